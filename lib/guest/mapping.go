@@ -1,0 +1,42 @@
+package guest
+
+// Prot says what a Mapping is for.
+type Prot uint8
+
+// A writable mapping can also be read. What is written through it counts as dirty for the log at its Close.
+const (
+	ReadOnly Prot = iota
+	ReadWrite
+)
+
+// Mapping is frames of a domain in this process's address space, in the order they were asked for. They are the
+// guest's own pages: they change under the reader while the domain runs, and are gone once the Mapping is closed.
+type Mapping struct {
+	// Pages holds one slice of PageSize octets for each frame, nil for one that could not be mapped. Neighbours need
+	// not be contiguous.
+	Pages [][]byte
+	// Errs says why a page is nil. It is nil itself when all are mapped.
+	Errs []error
+	// Unmap gives the mapping back. Its maker sets it; nil where there is nothing to do.
+	Unmap func() error
+}
+
+// Close gives the mapping back; the pages must not be touched afterwards. Closing twice is harmless.
+func (m *Mapping) Close() error {
+	if m == nil || m.Unmap == nil {
+		return nil
+	}
+	unmap := m.Unmap
+	m.Unmap, m.Pages = nil, nil
+	return unmap()
+}
+
+// Err is the first of Errs with the index of its frame, or nil when every frame is mapped.
+func (m *Mapping) Err() (int, error) {
+	for i, err := range m.Errs {
+		if err != nil {
+			return i, err
+		}
+	}
+	return 0, nil
+}
