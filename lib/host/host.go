@@ -1,0 +1,38 @@
+// Package host opens the hypervisor that a command works on: the simulated one today, Xen where the machine is a
+// control domain.
+package host
+
+import (
+	"context"
+
+	"xenferry/lib/guest"
+	"xenferry/lib/x86"
+)
+
+// Host is a hypervisor with as much of a toolstack as saving and restoring without one takes.
+type Host interface {
+	x86.Host
+
+	// Domains lists all domains.
+	Domains(ctx context.Context) ([]guest.Info, error)
+
+	// Create makes a domain, paused and without memory.
+	Create(ctx context.Context, spec guest.Spec) (guest.DomID, error)
+
+	// Destroy ends a domain, whatever state it is in.
+	Destroy(ctx context.Context, id guest.DomID) error
+
+	// Pause and Unpause stop and start a domain's vCPUs. Pauses count on Xen; ours are made and undone in pairs.
+	Pause(ctx context.Context, id guest.DomID) error
+	Unpause(ctx context.Context, id guest.DomID) error
+
+	// Suspend asks the guest to suspend itself and returns once it has, or with an error when ctx ends first; then
+	// the request is withdrawn, but the guest may have suspended all the same: ask Info.
+	Suspend(ctx context.Context, id guest.DomID) error
+
+	// Resume lets a suspended domain run on as if the suspend had been cancelled (fast, cooperative resume).
+	Resume(ctx context.Context, id guest.DomID) error
+
+	// Close lets go of the host. Domains stay as they are.
+	Close() error
+}
