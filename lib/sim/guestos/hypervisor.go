@@ -12,6 +12,9 @@ type Hypervisor interface {
 	Spec() guest.Spec
 	Release() guest.Release
 
+	// Info is what the toolstack is told of the domain: the event ports it handed out, whether it ever ran here.
+	Info() guest.Info
+
 	// Page is a frame's memory, through the one mapping whose writes the dirty log sees, for as long as the domain
 	// owns it. Whoever wrote to it then calls Wrote; the order matters, as a software log may be read in between.
 	Page(m guest.MFN) []byte
@@ -40,11 +43,19 @@ type Hypervisor interface {
 	PageType(m guest.MFN) guest.PageType
 
 	// The vCPU state, as the toolstack's operations load and fetch it.
+	VCPUOnline(n uint32) (bool, error)
 	VCPUContext(n uint32) ([]byte, error)
 	SetVCPUContext(n uint32, context []byte) error
+	VCPUExtended(n uint32) ([]byte, error)
 	SetVCPUExtended(n uint32, ext []byte) error
+	VCPUXSave(n uint32) ([]byte, error)
 	SetVCPUXSave(n uint32, xsave []byte) error
+	VCPUMSRs(n uint32) ([]guest.MSR, error)
 	SetVCPUMSRs(n uint32, msrs []guest.MSR) error
+
+	// TSC is the domain's time stamp counter, SetTSC sets it.
+	TSC() (guest.TSC, error)
+	SetTSC(tsc guest.TSC) error
 	HVMContext() ([]byte, error)
 	SetHVMContext(blob []byte) error
 	HVMParam(index uint32) (uint64, error)
