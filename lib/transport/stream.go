@@ -1,0 +1,251 @@
+// Package transport moves a stream's octets through a descriptor that somebody else made: file, pipe or socket, blocking
+// or not, at whatever offset. Its flags are kept, it is never sought, and nothing is read ahead.
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxVec is how many buffers one readv or writev takes (IOV_MAX of Linux).
+const maxVec = 1024
+
+// PipeSize is what a pipe is enlarged to where that is allowed, in octets: the default limit for the unprivileged.
+const PipeSize = 1 << 20
+
+// ErrTerminal is what Check returns for a terminal.
+var ErrTerminal = errors.New("is a terminal: a stream goes through a pipe, a socket or a file")
+
+// Check refuses descriptors that cannot carry a stream: closed ones and terminals.
+func Check(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("descriptor %d: %w", fd, err)
+	}
+	if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
+		return fmt.Errorf("descriptor %d %w", fd, ErrTerminal)
+	}
+	return nil
+}
+
+// fileType is S_IFMT's part of the descriptor's mode.
+func fileType(fd int) uint32 {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return 0
+	}
+	return st.Mode & unix.S_IFMT
+}
+
+// IsRegular reports whether the descriptor is a regular file.
+func IsRegular(fd int) bool { return fileType(fd) == unix.S_IFREG }
+
+// growPipe enlarges a pipe to PipeSize. That it may not is no error: a smaller pipe works.
+func growPipe(fd int) {
+	if fileType(fd) != unix.S_IFIFO {
+		return
+	}
+	if n, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err == nil && n < PipeSize {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, PipeSize)
+	}
+}
+
+// wait blocks until fd is ready for events or wake, if it is not negative, becomes readable; then it returns
+// os.ErrDeadlineExceeded.
+func wait(fd int, events int16, wake int) error {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(wake), Events: unix.POLLIN}}
+	for {
+		if _, err := unix.Poll(fds, -1); err != nil {
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			return err
+		}
+		if fds[1].Revents != 0 {
+			return os.ErrDeadlineExceeded
+		}
+		if fds[0].Revents != 0 {
+			return nil // POLLHUP and POLLERR too: the read or write itself says what it is
+		}
+	}
+}
+
+// Reader reads a descriptor. A read that waits for octets ends when the context does.
+type Reader struct {
+	ctx  context.Context
+	fd   int
+	poll bool // a read may wait: ask first, so that it can be cancelled
+	wake int  // eventfd, readable once ctx is done
+	iov  [][]byte
+}
+
+// NewReader returns a Reader of fd, for as long as ctx lasts.
+func NewReader(ctx context.Context, fd int) (*Reader, error) {
+	if err := Check(fd); err != nil {
+		return nil, err
+	}
+	growPipe(fd)
+	r := &Reader{ctx: ctx, fd: fd, poll: !IsRegular(fd), wake: -1}
+	if ctx.Done() != nil {
+		wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+		if err != nil {
+			return nil, fmt.Errorf("eventfd: %w", err)
+		}
+		r.wake = wake
+		stop := context.AfterFunc(ctx, func() { _, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
+		runtime.AddCleanup(r, func(wake int) {
+			if stop() {
+				_ = unix.Close(wake)
+			}
+		}, wake)
+	}
+	return r, nil
+}
+
+// FD is the descriptor.
+func (r *Reader) FD() int { return r.fd }
+
+// Read reads what is there, at most len(p) octets.
+func (r *Reader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	return r.read(func() (int, error) { return unix.Read(r.fd, p) })
+}
+
+func (r *Reader) read(call func() (int, error)) (int, error) {
+	for {
+		if r.poll {
+			if err := wait(r.fd, unix.POLLIN, r.wake); err != nil {
+				return 0, r.cause(err)
+			}
+		} else if r.ctx.Err() != nil {
+			return 0, context.Cause(r.ctx)
+		}
+		n, err := call()
+		switch {
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+			continue
+		case err != nil:
+			return 0, fmt.Errorf("read descriptor %d: %w", r.fd, err)
+		case n == 0:
+			return 0, io.EOF
+		}
+		return n, nil
+	}
+}
+
+func (r *Reader) cause(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) && r.ctx.Err() != nil {
+		return context.Cause(r.ctx)
+	}
+	return fmt.Errorf("poll descriptor %d: %w", r.fd, err)
+}
+
+// ReadVec fills the buffers in order. It returns how many octets came; fewer than all of them only with an error, which
+// is io.EOF at the end of the input.
+func (r *Reader) ReadVec(bufs [][]byte) (int, error) {
+	total := 0
+	r.iov = append(r.iov[:0], bufs...)
+	for rest := r.iov; len(rest) > 0; {
+		batch := rest[:min(len(rest), maxVec)]
+		n, err := r.read(func() (int, error) { return unix.Readv(r.fd, batch) })
+		total += n
+		if err != nil {
+			return total, err
+		}
+		rest = advance(rest, n)
+	}
+	return total, nil
+}
+
+// advance drops n octets from the front of bufs, and empty buffers after them.
+func advance(bufs [][]byte, n int) [][]byte {
+	for len(bufs) > 0 && n >= len(bufs[0]) {
+		n -= len(bufs[0])
+		bufs = bufs[1:]
+	}
+	if n > 0 {
+		bufs[0] = bufs[0][n:]
+	}
+	return bufs
+}
+
+// Writer writes to a descriptor.
+type Writer struct {
+	fd  int
+	iov [][]byte
+}
+
+// NewWriter returns a Writer to fd.
+func NewWriter(fd int) (*Writer, error) {
+	if err := Check(fd); err != nil {
+		return nil, err
+	}
+	growPipe(fd)
+	return &Writer{fd: fd}, nil
+}
+
+// FD is the descriptor.
+func (w *Writer) FD() int { return w.fd }
+
+// Write writes all of p.
+func (w *Writer) Write(p []byte) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := w.write(func() (int, error) { return unix.Write(w.fd, p[done:]) })
+		done += n
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// WriteVec writes all of the buffers in order.
+func (w *Writer) WriteVec(bufs [][]byte) (int, error) {
+	total := 0
+	w.iov = append(w.iov[:0], bufs...)
+	for rest := advance(w.iov, 0); len(rest) > 0; {
+		batch := rest[:min(len(rest), maxVec)]
+		n, err := w.write(func() (int, error) { return unix.Writev(w.fd, batch) })
+		total += n
+		if err != nil {
+			return total, err
+		}
+		rest = advance(rest, n)
+	}
+	return total, nil
+}
+
+func (w *Writer) write(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			if err := wait(w.fd, unix.POLLOUT, -1); err != nil {
+				return 0, fmt.Errorf("poll descriptor %d: %w", w.fd, err)
+			}
+			continue
+		case err != nil:
+			return 0, fmt.Errorf("write descriptor %d: %w", w.fd, err)
+		}
+		return n, nil
+	}
+}
+
+// Sync makes what was written to a regular file lasting.
+func (w *Writer) Sync() error {
+	if err := unix.Fsync(w.fd); err != nil {
+		return fmt.Errorf("fsync descriptor %d: %w", w.fd, err)
+	}
+	return nil
+}
