@@ -1,0 +1,115 @@
+package record
+
+import (
+	"encoding/binary"
+	"fmt"
+)
+
+// Mode says how much a decoder looks at: Strict refuses what no stock saver writes, Lenient takes what stock
+// restore takes.
+type Mode bool
+
+// The modes.
+const (
+	Lenient Mode = false
+	Strict  Mode = true
+)
+
+// Cursor takes the fields of a body one after the other. It keeps its first error and returns zeros from then on, so
+// that a decoder reads like the table of its record.
+type Cursor struct {
+	b    []byte
+	off  int
+	mode Mode
+	err  error
+}
+
+// NewCursor returns a Cursor at the start of body.
+func NewCursor(body []byte, mode Mode) *Cursor { return &Cursor{b: body, mode: mode} }
+
+// Left is how many octets are left: what a count off the wire is checked against before it sizes anything.
+func (c *Cursor) Left() int { return len(c.b) - c.off }
+
+// Strict reports whether the cursor is in strict mode.
+func (c *Cursor) Strict() bool { return c.mode == Strict }
+
+// Bytes takes the next n octets. They are the body's own.
+func (c *Cursor) Bytes(n int) []byte {
+	if c.err == nil && (n < 0 || n > c.Left()) {
+		c.err = fmt.Errorf("%w: %d octets, field at %d needs %d", ErrLength, len(c.b), c.off, n)
+	}
+	if c.err != nil {
+		return nil
+	}
+	c.off += n
+	return c.b[c.off-n : c.off : c.off]
+}
+
+// U8 takes an octet.
+func (c *Cursor) U8() uint8 {
+	if b := c.Bytes(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+// U16 takes a little-endian 16-bit number.
+func (c *Cursor) U16() uint16 {
+	if b := c.Bytes(2); b != nil {
+		return binary.LittleEndian.Uint16(b)
+	}
+	return 0
+}
+
+// U32 takes a little-endian 32-bit number.
+func (c *Cursor) U32() uint32 {
+	if b := c.Bytes(4); b != nil {
+		return binary.LittleEndian.Uint32(b)
+	}
+	return 0
+}
+
+// U64 takes a little-endian 64-bit number.
+func (c *Cursor) U64() uint64 {
+	if b := c.Bytes(8); b != nil {
+		return binary.LittleEndian.Uint64(b)
+	}
+	return 0
+}
+
+// Rest takes all octets that are left.
+func (c *Cursor) Rest() []byte { return c.Bytes(c.Left()) }
+
+// Reserved takes n octets that must be zero in strict mode.
+func (c *Cursor) Reserved(n int) {
+	at := c.off
+	for _, v := range c.Bytes(n) {
+		if v != 0 && c.mode == Strict {
+			c.Fail(fmt.Errorf("%w: %d octets at %d", ErrReserved, n, at))
+			return
+		}
+	}
+}
+
+// Fail makes err the cursor's error if it has none yet.
+func (c *Cursor) Fail(err error) {
+	if c.err == nil {
+		c.err = err
+	}
+}
+
+// Failf is Fail with an ErrValue made of the arguments.
+func (c *Cursor) Failf(format string, args ...any) {
+	c.Fail(fmt.Errorf("%w: %s", ErrValue, fmt.Sprintf(format, args...)))
+}
+
+// Err is the first error so far.
+func (c *Cursor) Err() error { return c.err }
+
+// Done is the end of a decoder: the first error, or ErrLength if octets are left over.
+func (c *Cursor) Done() error {
+	if c.err == nil && c.Left() != 0 {
+		c.err = fmt.Errorf("%w: %d octets, %d are fields", ErrLength, len(c.b), c.off)
+	}
+	return c.err
+}

@@ -1,0 +1,173 @@
+package record
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// VecReader is a source that fills several buffers with one call, as readv(2) does. It returns how many octets came.
+type VecReader interface {
+	ReadVec(bufs [][]byte) (int, error)
+}
+
+// Reader takes records off a stream, and not an octet more than asked for, as another process may read on.
+// After Next, the body is taken whole by Body, or in parts by ReadFull, ReadVec and Skip and closed by End.
+type Reader struct {
+	src   io.Reader
+	name  func(typ uint32) string
+	limit uint32
+	mode  Mode
+
+	off   uint64 // next octet
+	start uint64 // of the current record
+	cur   string // its name
+	left  uint64 // octets of its body not yet taken
+	h     Header
+	buf   []byte
+	small [HeaderSize]byte
+}
+
+// NewReader returns a Reader of src for records of at most limit octets of body; name says how errors call a type.
+// off is how many octets of the stream were read before.
+func NewReader(src io.Reader, mode Mode, limit uint32, off uint64, name func(typ uint32) string) *Reader {
+	return &Reader{src: src, name: name, limit: limit, mode: mode, off: off, start: off}
+}
+
+// Offset is that of the next octet of the stream.
+func (r *Reader) Offset() uint64 { return r.off }
+
+// Start is the offset of the current record's header.
+func (r *Reader) Start() uint64 { return r.start }
+
+// Mode is the one given to NewReader.
+func (r *Reader) Mode() Mode { return r.mode }
+
+// Left is how much of the current body is not yet taken.
+func (r *Reader) Left() uint64 { return r.left }
+
+// Wrap gives err the offset and name of the current record, unless it has one.
+func (r *Reader) Wrap(err error) error {
+	var e *Error
+	if err == nil || errors.As(err, &e) {
+		return err
+	}
+	return &Error{Offset: r.start, Record: r.cur, Err: err}
+}
+
+// Raw fills p with octets that belong to no record, such as a stream's header. What names them in errors.
+func (r *Reader) Raw(p []byte, what string) error {
+	r.start, r.cur, r.left = r.off, what, uint64(len(p))
+	return r.ReadFull(p)
+}
+
+// Next reads the header of the next record. At the end of the source it returns ErrTruncated: only a format knows
+// its last record.
+func (r *Reader) Next() (Header, error) {
+	r.start, r.cur, r.left = r.off, "record header", HeaderSize
+	if err := r.ReadFull(r.small[:]); err != nil {
+		return Header{}, err
+	}
+	r.h = Header{Type: binary.LittleEndian.Uint32(r.small[:]), Length: binary.LittleEndian.Uint32(r.small[4:])}
+	r.cur, r.left = r.name(r.h.Type), uint64(r.h.Length)
+	if r.h.Length > r.limit {
+		return r.h, r.Wrap(fmt.Errorf("%w: %d octets of body, at most %d are allowed", ErrLimit, r.h.Length, r.limit))
+	}
+	return r.h, nil
+}
+
+// Body takes the whole body and its padding. The slice is the Reader's, good until its next call. Memory grows with
+// what arrives, not with what the header claims.
+func (r *Reader) Body() ([]byte, error) {
+	const step = 1 << 20
+	r.buf = r.buf[:0]
+	for r.left > 0 {
+		n := int(min(r.left, step))
+		if cap(r.buf)-len(r.buf) < n {
+			grown := make([]byte, len(r.buf), max(2*cap(r.buf), len(r.buf)+n))
+			copy(grown, r.buf)
+			r.buf = grown
+		}
+		r.buf = r.buf[:len(r.buf)+n]
+		if err := r.ReadFull(r.buf[len(r.buf)-n:]); err != nil {
+			return nil, err
+		}
+	}
+	return r.buf, r.End()
+}
+
+// ReadFull fills p from the current body.
+func (r *Reader) ReadFull(p []byte) error {
+	if uint64(len(p)) > r.left {
+		return r.Wrap(fmt.Errorf("%w: %d octets left, %d are needed", ErrLength, r.left, len(p)))
+	}
+	n, err := io.ReadFull(r.src, p)
+	return r.took(n, len(p), err)
+}
+
+// ReadVec fills the buffers in order from the current body, by few calls where the source is a VecReader.
+func (r *Reader) ReadVec(bufs [][]byte) error {
+	vec, ok := r.src.(VecReader)
+	if !ok {
+		for _, b := range bufs {
+			if err := r.ReadFull(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	want := 0
+	for _, b := range bufs {
+		want += len(b)
+	}
+	if uint64(want) > r.left {
+		return r.Wrap(fmt.Errorf("%w: %d octets left, %d are needed", ErrLength, r.left, want))
+	}
+	n, err := vec.ReadVec(bufs)
+	return r.took(n, want, err)
+}
+
+// took accounts for n octets that arrived of want.
+func (r *Reader) took(n, want int, err error) error {
+	r.off += uint64(n)
+	r.left -= uint64(n)
+	if n == want {
+		return nil
+	}
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w: at offset %#x", ErrTruncated, r.off)
+	}
+	return r.Wrap(err)
+}
+
+// Skip takes what is left of the body, and the padding.
+func (r *Reader) Skip() error {
+	if cap(r.buf) < 64<<10 {
+		r.buf = make([]byte, 64<<10)
+	}
+	for r.left > 0 {
+		if err := r.ReadFull(r.buf[:min(r.left, uint64(cap(r.buf)))]); err != nil {
+			return err
+		}
+	}
+	return r.End()
+}
+
+// End takes the padding of a body that was taken in parts. Octets of it that are left are an error.
+func (r *Reader) End() error {
+	if r.left != 0 {
+		return r.Wrap(fmt.Errorf("%w: %d octets, %d are fields", ErrLength, r.h.Length, uint64(r.h.Length)-r.left))
+	}
+	pad := r.small[:r.h.Padding()]
+	r.left = uint64(len(pad))
+	if err := r.ReadFull(pad); err != nil {
+		return err
+	}
+	for _, v := range pad {
+		if v != 0 && r.mode == Strict {
+			return r.Wrap(fmt.Errorf("%w: % x", ErrPadding, pad))
+		}
+	}
+	return nil
+}
