@@ -50,6 +50,9 @@ type Spec struct {
 	MaxPages uint64    `json:"max_pages"` // memory limit in pages of 4 KiB, special pages included
 }
 
+// Rings tells where the pages are over which a domain speaks to xenstore and to its console: 0 if nobody ever said.
+type Rings struct{ Store, Console GFN }
+
 // TSC is a domain's time stamp counter as XEN_DOMCTL_gettscinfo tells it.
 type TSC struct {
 	Mode, KHz   uint32

@@ -41,26 +41,7 @@ type Guest interface {
 }
 
 // Batch is the pages of one PAGE_DATA on their way into the guest.
-type Batch struct {
-	Pages [][]byte
-	// Scratch is memory that a Guest may use; it stays with the Batch.
-	Scratch []byte
-	// Release ends the use of Pages. Nil where nothing has to be done.
-	Release func() error
-}
+type Batch = xcstream.Batch
 
-// Close gives the batch's pages back.
-func (b *Batch) Close() error {
-	b.Pages = b.Pages[:0]
-	if b.Release == nil {
-		return nil
-	}
-	release := b.Release
-	b.Release = nil
-	return release()
-}
-
-// Result is what a toolstack must know of a restored domain: where xenstore's and the console's ring are.
-type Result struct {
-	Store, Console guest.GFN // 0 if the stream never told
-}
+// Result is what a toolstack must know of a restored domain.
+type Result = guest.Rings

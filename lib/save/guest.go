@@ -56,25 +56,4 @@ type Guest interface {
 }
 
 // Batch is pages on their way into a PAGE_DATA.
-type Batch struct {
-	// Entries has one entry for each PFN asked for, Pages one page for each entry whose type has data.
-	Entries []xcstream.PageEntry
-	Pages   [][]byte
-	// Deferred are the PFNs that could not be read in a consistent state.
-	Deferred []guest.PFN
-	// Scratch is memory that a Guest may use for copies of pages; it stays with the Batch from one Load to the next.
-	Scratch []byte
-	// Release ends the use of Pages. Nil where nothing has to be done.
-	Release func() error
-}
-
-// Close gives the batch's pages back.
-func (b *Batch) Close() error {
-	b.Pages = b.Pages[:0]
-	if b.Release == nil {
-		return nil
-	}
-	release := b.Release
-	b.Release = nil
-	return release()
-}
+type Batch = xcstream.Batch
