@@ -7,13 +7,20 @@ import (
 	"io"
 )
 
-// VecReader is a source that fills several buffers with one call, as readv(2) does. It returns how many octets came.
+// VecReader is a source that fills several buffers in order, with few calls of readv(2). It returns how many octets
+// came: all, or fewer with an error, which is io.EOF where the source ends. The buffers' slice stays as it is.
 type VecReader interface {
 	ReadVec(bufs [][]byte) (int, error)
 }
 
+// Copier is a source that moves n octets on to w without showing them, as splice(2) does. It returns how many went:
+// all, or fewer with an error, which is io.EOF where the source ends.
+type Copier interface {
+	CopyTo(w io.Writer, n uint64) (uint64, error)
+}
+
 // Reader takes records off a stream, and not an octet more than asked for, as another process may read on.
-// After Next, the body is taken whole by Body, or in parts by ReadFull, ReadVec and Skip and closed by End.
+// After Next, the body is taken whole by Body, Skip or Copy; or in parts by ReadFull and ReadVec, and closed by End.
 type Reader struct {
 	src   io.Reader
 	name  func(typ uint32) string
@@ -24,6 +31,7 @@ type Reader struct {
 	start uint64 // of the current record
 	cur   string // its name
 	left  uint64 // octets of its body not yet taken
+	pad   int    // octets of padding not yet taken
 	h     Header
 	buf   []byte
 	small [HeaderSize]byte
@@ -58,19 +66,19 @@ func (r *Reader) Wrap(err error) error {
 
 // Raw fills p with octets that belong to no record, such as a stream's header. What names them in errors.
 func (r *Reader) Raw(p []byte, what string) error {
-	r.start, r.cur, r.left = r.off, what, uint64(len(p))
+	r.start, r.cur, r.left, r.pad = r.off, what, uint64(len(p)), 0
 	return r.ReadFull(p)
 }
 
 // Next reads the header of the next record. At the end of the source it returns ErrTruncated: only a format knows
 // its last record.
 func (r *Reader) Next() (Header, error) {
-	r.start, r.cur, r.left = r.off, "record header", HeaderSize
+	r.start, r.cur, r.left, r.pad = r.off, "record header", HeaderSize, 0
 	if err := r.ReadFull(r.small[:]); err != nil {
 		return Header{}, err
 	}
 	r.h = Header{Type: binary.LittleEndian.Uint32(r.small[:]), Length: binary.LittleEndian.Uint32(r.small[4:])}
-	r.cur, r.left = r.name(r.h.Type), uint64(r.h.Length)
+	r.cur, r.left, r.pad = r.name(r.h.Type), uint64(r.h.Length), r.h.Padding()
 	if r.h.Length > r.limit {
 		return r.h, r.Wrap(fmt.Errorf("%w: %d octets of body, at most %d are allowed", ErrLimit, r.h.Length, r.limit))
 	}
@@ -135,16 +143,24 @@ func (r *Reader) took(n, want int, err error) error {
 	if n == want {
 		return nil
 	}
+	return r.short(err)
+}
+
+// short is the error of a source that gave less than asked for.
+func (r *Reader) short(err error) error {
 	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = fmt.Errorf("%w: at offset %#x", ErrTruncated, r.off)
 	}
 	return r.Wrap(err)
 }
 
+// copyStep is how much Skip and Copy take at a time, in octets.
+const copyStep = 64 << 10
+
 // Skip takes what is left of the body, and the padding.
 func (r *Reader) Skip() error {
-	if cap(r.buf) < 64<<10 {
-		r.buf = make([]byte, 64<<10)
+	if cap(r.buf) < copyStep {
+		r.buf = make([]byte, copyStep)
 	}
 	for r.left > 0 {
 		if err := r.ReadFull(r.buf[:min(r.left, uint64(cap(r.buf)))]); err != nil {
@@ -159,15 +175,53 @@ func (r *Reader) End() error {
 	if r.left != 0 {
 		return r.Wrap(fmt.Errorf("%w: %d octets, %d are fields", ErrLength, r.h.Length, uint64(r.h.Length)-r.left))
 	}
-	pad := r.small[:r.h.Padding()]
-	r.left = uint64(len(pad))
+	_, err := r.padding()
+	return err
+}
+
+// padding takes the padding and returns it; ErrPadding leaves it taken.
+func (r *Reader) padding() ([]byte, error) {
+	pad := r.small[:r.pad]
+	r.left, r.pad = uint64(len(pad)), 0
 	if err := r.ReadFull(pad); err != nil {
-		return err
+		return nil, err
 	}
 	for _, v := range pad {
 		if v != 0 && r.mode == Strict {
-			return r.Wrap(fmt.Errorf("%w: % x", ErrPadding, pad))
+			return pad, r.Wrap(fmt.Errorf("%w: % x", ErrPadding, pad))
 		}
 	}
-	return nil
+	return pad, nil
+}
+
+// Copy writes what is left of the body to w, and the padding. Where the source is a Copier the body is moved by it.
+func (r *Reader) Copy(w io.Writer) error {
+	if src, ok := r.src.(Copier); ok && r.left > 0 {
+		want := r.left
+		n, err := src.CopyTo(w, want)
+		r.off += n
+		r.left -= n
+		if n != want {
+			return r.short(err)
+		}
+	}
+	if cap(r.buf) < copyStep {
+		r.buf = make([]byte, copyStep)
+	}
+	for r.left > 0 {
+		part := r.buf[:min(r.left, uint64(cap(r.buf)))]
+		if err := r.ReadFull(part); err != nil {
+			return err
+		}
+		if _, err := w.Write(part); err != nil {
+			return r.Wrap(err)
+		}
+	}
+	pad, err := r.padding()
+	if len(pad) > 0 {
+		if _, e := w.Write(pad); e != nil {
+			return r.Wrap(e)
+		}
+	}
+	return err
 }

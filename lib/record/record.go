@@ -14,7 +14,7 @@ import (
 	"fmt"
 )
 
-// The kinds of error that decoding finds. Each error of this package matches one of them, or is the source's own.
+// The kinds of error that reading a stream finds. Each error of this package matches one of them, or is the source's own.
 var (
 	// ErrLength: a body is shorter or longer than its fields.
 	ErrLength = errors.New("wrong body length")
@@ -91,4 +91,14 @@ func (e *Error) Unwrap() error { return e.Err }
 // mode that leaves the record taken and decoded, so that a verifier can make a warning of it and go on.
 func IsTolerable(err error) bool {
 	return errors.Is(err, ErrReserved) || errors.Is(err, ErrPadding) || errors.Is(err, ErrUnusual)
+}
+
+// IsInvalid reports whether err is about what a stream holds, and not about reading it.
+func IsInvalid(err error) bool {
+	for _, kind := range []error{ErrLength, ErrValue, ErrLimit, ErrTruncated, ErrUnknown, ErrOrder, ErrMissing} {
+		if errors.Is(err, kind) {
+			return true
+		}
+	}
+	return IsTolerable(err)
 }
