@@ -1,0 +1,141 @@
+// Package guard is the guardian: a process beside xc-save or xc-restore that undoes what its worker left if the worker
+// is killed. It holds a pipe from the worker, stderr and a host of its own, never the stream. The worker tells it of each
+// change before it happens; when the pipe ends, the last word decides. If the guardian is killed, the worker is told
+// and rolls back by itself.
+package guard
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"xenferry/lib/guest"
+)
+
+// Word is the argument that makes a command a guardian: argv[1], before the host's name.
+const Word = "--guardian"
+
+// State is what there is to undo or to finish if the worker dies now. The zero State is nothing.
+type State struct {
+	Domain guest.DomID `json:"domain,omitempty"`
+	UUID   uuid.UUID   `json:"uuid"`
+
+	// A saver's: the log of dirty pages may be on; the domain may be suspended, or about to be, and shall run on.
+	StopLog bool `json:"stop_log,omitempty"`
+	Resume  bool `json:"resume,omitempty"`
+
+	// A restorer's: a domain is being made, with the UUID and beside those that Existing lists, and Domain unless it is
+	// 0 (not known yet); it shall be destroyed.
+	Destroy  bool          `json:"destroy,omitempty"`
+	Existing []guest.DomID `json:"existing,omitempty"`
+	// The domain is complete and this side's: it shall run.
+	Unpause bool `json:"unpause,omitempty"`
+	// File is emptied after a Destroy: the worker's --domid-file.
+	File string `json:"file,omitempty"`
+}
+
+// Guard is the worker's end.
+type Guard struct {
+	cmd  *exec.Cmd
+	pipe *os.File
+	lost chan struct{}
+	once sync.Once
+}
+
+// Start starts the guardian of this command for a host, and waits until it is ready. lock, if not nil, stays open in
+// it, so that an flock on it tells when both processes are gone.
+func Start(hostSpec string, lock *os.File) (*Guard, error) {
+	ours, theirs, err := pipes()
+	if err != nil {
+		return nil, fmt.Errorf("start guardian: %w", err)
+	}
+	cmd := exec.Command("/proc/self/exe", Word, hostSpec)
+	cmd.Args[0] = os.Args[0]
+	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = []*os.File{theirs.lifeline, theirs.alive}
+	if lock != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, lock)
+	}
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true} // a terminal's ^C is the worker's alone
+	err = cmd.Start()
+	_ = theirs.lifeline.Close()
+	_ = theirs.alive.Close()
+	if err != nil {
+		return nil, fmt.Errorf("start guardian: %w", err)
+	}
+	g := &Guard{cmd: cmd, pipe: ours.lifeline, lost: make(chan struct{})}
+	if _, err := io.ReadFull(ours.alive, make([]byte, 1)); err != nil {
+		_ = cmd.Wait()
+		return nil, fmt.Errorf("the guardian did not start: %w", err)
+	}
+	go func() {
+		_, _ = ours.alive.Read(make([]byte, 1)) // ends with the guardian
+		close(g.lost)
+	}()
+	return g, nil
+}
+
+type ends struct{ lifeline, alive *os.File }
+
+func pipes() (ours, theirs ends, err error) {
+	if theirs.lifeline, ours.lifeline, err = os.Pipe(); err != nil {
+		return ours, theirs, err
+	}
+	ours.alive, theirs.alive, err = os.Pipe()
+	return ours, theirs, err
+}
+
+// Lost is closed when the guardian is gone, which before Close means that it was killed.
+func (g *Guard) Lost() <-chan struct{} { return g.lost }
+
+// Tell says what there is to undo from now on.
+func (g *Guard) Tell(s State) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	if _, err := g.pipe.Write(append(b, '\n')); err != nil {
+		return fmt.Errorf("tell the guardian: %w", err)
+	}
+	return nil
+}
+
+// Close dismisses the guardian: there is nothing left to undo.
+func (g *Guard) Close() {
+	g.once.Do(func() {
+		_ = g.Tell(State{})
+		_ = g.pipe.Close()
+		_ = g.cmd.Wait()
+	})
+}
+
+// follow reads the worker's words until it is gone, and returns the last.
+func follow(r io.Reader) State {
+	var last State
+	for lines := bufio.NewScanner(r); lines.Scan(); {
+		var s State
+		if json.Unmarshal(lines.Bytes(), &s) == nil {
+			last = s
+		}
+	}
+	return last
+}
+
+// Watch is the guardian itself: it says that it is ready, waits for the worker's end and then has undo do what the
+// last word asks for. Its descriptors are those that Start gives.
+func Watch(ctx context.Context, undo func(context.Context, State) error) error {
+	_ = os.WriteFile("/proc/self/comm", []byte("xenferry-guard"), 0) // so that a kill by the worker's name spares it
+	lifeline, alive := os.NewFile(3, "lifeline"), os.NewFile(4, "alive")
+	if _, err := alive.Write([]byte{1}); err != nil {
+		return err
+	}
+	return undo(ctx, follow(lifeline))
+}
