@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -150,4 +151,10 @@ func synopsis(doc string) string {
 	}
 	text, _, _ = strings.Cut(text, "\n\n")
 	return "usage:" + strings.TrimRight(text, "\n") + "\nFor more: -h\n"
+}
+
+// CloseOnExec keeps the descriptors that this process was given, beyond the first three, from every process it starts:
+// a stream that a helper holds open hides its end.
+func CloseOnExec() {
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 }

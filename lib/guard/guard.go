@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -139,3 +140,22 @@ func Watch(ctx context.Context, undo func(context.Context, State) error) error {
 	}
 	return undo(ctx, follow(lifeline))
 }
+
+// ErrLost is the cause of a Bind context's end.
+var ErrLost = errors.New("the guardian was killed")
+
+// Bind returns a context that also ends with the guardian.
+func (g *Guard) Bind(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-g.lost:
+			cancel(ErrLost)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+// IsGuardian reports whether a command line is one that Start made.
+func IsGuardian(args []string) bool { return len(args) == 3 && args[1] == Word }

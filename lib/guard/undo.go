@@ -17,6 +17,9 @@ import (
 // suspendTime is how long a guest that was asked to suspend may take until it can be resumed.
 const suspendTime = 60 * time.Second
 
+// settleTime is how long a request of the killed worker may still be on its way through the host.
+const settleTime = 100 * time.Millisecond
+
 // Host is what undoing takes.
 type Host interface {
 	Info(ctx context.Context, id guest.DomID) (guest.Info, error)
@@ -30,11 +33,12 @@ type Host interface {
 
 // Undo does what s asks for, to the domain that s means and to no other. It says in one line what became of it.
 func Undo(ctx context.Context, h Host, log zerolog.Logger, s State) error {
-	switch {
-	case s.Destroy:
-		return destroy(ctx, h, log, s)
-	case !s.StopLog && !s.Resume && !s.Unpause:
+	if !s.Destroy && !s.StopLog && !s.Resume && !s.Unpause {
 		return nil
+	}
+	time.Sleep(settleTime)
+	if s.Destroy {
+		return destroy(ctx, h, log, s)
 	}
 	info, err := h.Info(ctx, s.Domain)
 	switch {

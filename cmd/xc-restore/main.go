@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"xenferry/lib/cli"
+	"xenferry/lib/direct"
+	"xenferry/lib/guard"
+	"xenferry/lib/host"
+	"xenferry/lib/record"
+	"xenferry/lib/transport"
+)
+
+//go:embed doc.go
+var doc string
+
+func main() {
+	if guard.IsGuardian(os.Args) {
+		cli.Main(doc, direct.Guardian)
+	}
+	cli.Main(doc, run)
+}
+
+func run(ctx context.Context, env *cli.Env) error {
+	opt, err := parse(env)
+	if err != nil {
+		return err
+	}
+	cli.CloseOnExec()
+	h, err := host.Open(ctx, opt.host, env.Log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = h.Close() }()
+	if opt.restore.DomainFile, err = openLocked(opt.domidFile); err != nil {
+		return err
+	}
+	g, err := guard.Start(opt.host, opt.restore.DomainFile)
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	ctx, stop := g.Bind(ctx)
+	defer stop()
+	in, err := transport.NewReader(ctx, opt.fd)
+	if err != nil {
+		return err
+	}
+	opt.restore.Stream = in
+	if opt.ack >= 0 {
+		if opt.restore.Ack, err = transport.NewWriter(opt.ack); err != nil {
+			return err
+		}
+	}
+	err = direct.Restore(ctx, h, opt.restore, g, env.Log)
+	if record.IsInvalid(err) {
+		return cli.WithStatus(cli.ExitInvalid, err)
+	}
+	return err
+}
+
+// openLocked makes the file for the domain's number, empty and locked; nil if there is none to make.
+func openLocked(name string) (*os.File, error) {
+	if name == "" {
+		return nil, nil
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	return f, nil
+}

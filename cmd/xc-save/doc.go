@@ -1,0 +1,34 @@
+// Command xc-save writes a domain to a descriptor as a libxc migration stream, while it runs if asked.
+//
+//	usage: xc-save [--host H] [--live] [options] DOMAIN
+//	       xc-save [--host H] --resume|--destroy DOMAIN
+//
+// DOMAIN is a domain's number, name or UUID. The stream goes to standard output or to --fd; it may be a pipe, a socket or
+// a file, and not a terminal. Messages, and on a terminal the progress, go to standard error.
+//
+//	--host H             xen, or sim:SOCKET; the default is Xen in a control domain, else $XENFERRY_HOST,
+//	                     else the simulated host in the runtime folder
+//	--live               copy while the guest runs, and suspend it for the last pages only
+//	--max-iterations N   live: rounds at most while the guest runs (5)
+//	--min-dirty N        live: suspend once fewer pages are dirty (50)
+//	--fd N               the stream's descriptor (1)
+//	--ack FD             hand over: FD leads back from xc-restore --ack; the domain is destroyed here once it runs there
+//	--leave STATE        suspended (default), running or destroyed: what becomes of the domain here when the image is
+//	                     complete; destroyed needs --ack, which makes it the default, or a regular file
+//	--stream-version V   3 (default), or 2 for Xen 4.13 and older
+//	--strict-stream      nothing of our own in the stream: xc-restore then must be told what domain to make
+//	--domain-out FILE    write what it takes to make the domain, as JSON, for xc-restore --domain
+//	--debug-verify       send all pages again at the end, for the target to compare (VERIFY)
+//	--stats FILE|fd:N    statistics, a JSON object a line
+//	--suspend-timeout D  how long the guest may take to suspend (60s)
+//	--resume             let a domain run on that was left suspended
+//	--destroy            destroy a domain that was left suspended
+//
+// Before the image is complete every failure, signal or full disk leaves the guest running as before. From the instant
+// before END is written xc-save does not let it run again by itself, as the other end may: the domain stays suspended,
+// and whoever knows the other end's exit status decides by --resume or --destroy. With --ack that instant is the one
+// before GO. A second process watches: it lets the guest run on if xc-save is killed too early.
+//
+// Exit status: 0 saved; 1 not saved, or the hand-over did not end: the last line says in which state the domain is left;
+// 2 wrong usage.
+package main

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"xenferry/lib/cli"
+	"xenferry/lib/direct"
+	"xenferry/lib/guard"
+	"xenferry/lib/host"
+	"xenferry/lib/progress"
+)
+
+func (o *options) run(ctx context.Context, env *cli.Env) error {
+	cli.CloseOnExec()
+	h, err := host.Open(ctx, o.host, env.Log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = h.Close() }()
+	d, err := direct.Find(ctx, h, o.domain)
+	if err != nil {
+		return err
+	}
+	switch {
+	case o.resume:
+		return direct.Resume(ctx, h, d, env.Log)
+	case o.destroy:
+		return direct.Destroy(ctx, h, d, env.Log)
+	}
+	spec := direct.SpecOf(d)
+	o.save.Spec = &spec
+	if err := o.writeDomain(); err != nil {
+		return err
+	}
+	if o.strict {
+		o.save.Spec = nil
+	}
+	stats, err := o.openStats()
+	if err != nil {
+		return err
+	}
+	g, err := guard.Start(o.host, nil)
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	ctx, stop := g.Bind(ctx)
+	defer stop()
+	if err := o.openStream(ctx); err != nil {
+		return err
+	}
+	return direct.Save(ctx, h, d, o.save, g, env.Log, progress.New(env.Log, os.Stderr, stats))
+}

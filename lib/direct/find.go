@@ -1,0 +1,49 @@
+// Package direct saves and restores domains without a toolstack above: it knows who owns the domain at each moment, keeps
+// a guardian told, and undoes what failed.
+package direct
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"xenferry/lib/guest"
+	"xenferry/lib/host"
+)
+
+// Find returns the domain that word names: by number, name or UUID.
+func Find(ctx context.Context, h host.Host, word string) (guest.Info, error) {
+	if n, err := strconv.ParseUint(word, 10, 16); err == nil {
+		return h.Info(ctx, guest.DomID(n))
+	}
+	all, err := h.Domains(ctx)
+	if err != nil {
+		return guest.Info{}, err
+	}
+	id, uuidErr := uuid.Parse(word)
+	var found []guest.Info
+	for _, d := range all {
+		if d.Name == word || uuidErr == nil && d.UUID == id {
+			found = append(found, d)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return guest.Info{}, fmt.Errorf("no domain has the name or UUID %q", word)
+	case 1:
+		return found[0], nil
+	}
+	var ids []string
+	for _, d := range found {
+		ids = append(ids, strconv.Itoa(int(d.ID)))
+	}
+	return guest.Info{}, fmt.Errorf("%q means several domains (%s): name one by its number", word, strings.Join(ids, ", "))
+}
+
+// SpecOf is what it takes to make a domain like d.
+func SpecOf(d guest.Info) guest.Spec {
+	return guest.Spec{Name: d.Name, UUID: d.UUID, Kind: d.Kind, VCPUs: d.MaxVCPU + 1, MaxPages: d.MaxPages}
+}

@@ -1,0 +1,23 @@
+package direct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"xenferry/lib/cli"
+	"xenferry/lib/guard"
+	"xenferry/lib/host"
+)
+
+// Guardian is the main of the process that guard.Start starts. Signals do not end it: they are the worker's.
+func Guardian(ctx context.Context, env *cli.Env) error {
+	ctx = context.WithoutCancel(ctx)
+	h, err := host.Open(ctx, env.Args[1], env.Log)
+	if err != nil {
+		return fmt.Errorf("guardian: %w", err)
+	}
+	return guard.Watch(ctx, func(ctx context.Context, s guard.State) error {
+		return errors.Join(guard.Undo(ctx, h, env.Log, s), h.Close())
+	})
+}

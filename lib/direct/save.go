@@ -1,0 +1,264 @@
+package direct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"xenferry/lib/guard"
+	"xenferry/lib/guest"
+	"xenferry/lib/handover"
+	"xenferry/lib/host"
+	"xenferry/lib/progress"
+	"xenferry/lib/save"
+	"xenferry/lib/x86"
+)
+
+// Leave says what becomes of a saved domain on its old host.
+type Leave string
+
+// The states to leave a domain in. A domain that was suspended before is left so by LeaveRunning too.
+const (
+	LeaveSuspended Leave = "suspended"
+	LeaveRunning   Leave = "running"
+	LeaveDestroyed Leave = "destroyed"
+)
+
+// Stream is where the image goes.
+type Stream interface {
+	io.Writer
+	Sync() error
+}
+
+// SaveOptions say how Save saves.
+type SaveOptions struct {
+	save.Options
+	Stream         Stream
+	Durable        bool          // Stream is a file: it is made lasting before the image counts as complete
+	Ack            io.Reader     // the way back from the target; nil for none
+	Leave          Leave         // with Ack, only destroyed and suspended have a meaning
+	SuspendTimeout time.Duration // how long the guest may take to suspend
+}
+
+// Guardian is told what there is to undo.
+type Guardian interface{ Tell(guard.State) error }
+
+// saving is one save, and the save.Control of it.
+type saving struct {
+	h     host.Host
+	d     guest.Info
+	opt   SaveOptions
+	guard Guardian
+	log   zerolog.Logger
+	meter *progress.Meter
+
+	state     guard.State // what the guardian was told last
+	committed bool
+}
+
+// Save writes domain d to the stream and leaves it as the options say. Whatever happens, it logs in one line in which
+// state the domain is when it returns.
+func Save(ctx context.Context, h host.Host, d guest.Info, opt SaveOptions, g Guardian, log zerolog.Logger, meter *progress.Meter) error {
+	s := &saving{h: h, d: d, opt: opt, guard: g, log: log, meter: meter, state: guard.State{Domain: d.ID, UUID: d.UUID}}
+	if err := s.accept(); err != nil {
+		return err
+	}
+	err := s.run(ctx)
+	if err == nil {
+		err = s.leave(ctx)
+	}
+	meter.Close(err == nil)
+	if err != nil {
+		return s.failed(context.WithoutCancel(ctx), err)
+	}
+	return nil
+}
+
+// accept refuses what cannot be saved.
+func (s *saving) accept() error {
+	switch {
+	case s.d.Dying:
+		return fmt.Errorf("domain %d is dying", s.d.ID)
+	case s.d.Shutdown && !s.d.Suspended():
+		return fmt.Errorf("domain %d has shut down for reason %d: only a domain that runs or is suspended can be saved", s.d.ID, s.d.Reason)
+	case s.d.LogDirty:
+		return fmt.Errorf("domain %d has a log of dirty pages already: is it being saved?", s.d.ID)
+	}
+	return nil
+}
+
+// run does everything up to END.
+func (s *saving) run(ctx context.Context) error {
+	g, err := x86.OpenSave(ctx, s.h, s.d.ID)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = g.Close() }()
+	if s.d.Suspended() {
+		s.opt.Live = false
+	}
+	return save.Run(ctx, &watched{g, s}, s.opt.Stream, s.opt.Options, s, s.meter)
+}
+
+// watched is a save.Guest whose log the guardian knows of.
+type watched struct {
+	save.Guest
+	s *saving
+}
+
+func (w *watched) StartLog(ctx context.Context) error {
+	if err := w.s.tell(func(st *guard.State) { st.StopLog = true }); err != nil {
+		return err
+	}
+	return w.Guest.StartLog(ctx)
+}
+
+func (w *watched) StopLog(ctx context.Context) error {
+	if err := w.Guest.StopLog(ctx); err != nil {
+		return err
+	}
+	return w.s.tell(func(st *guard.State) { st.StopLog = false })
+}
+
+// tell changes the state that the guardian knows.
+func (s *saving) tell(change func(*guard.State)) error {
+	change(&s.state)
+	return s.guard.Tell(s.state)
+}
+
+// Suspend implements save.Control.
+func (s *saving) Suspend(ctx context.Context) error {
+	if s.d.Suspended() {
+		return nil
+	}
+	if err := s.tell(func(st *guard.State) { st.Resume = true }); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.opt.SuspendTimeout, fmt.Errorf("the guest did not suspend within %v", s.opt.SuspendTimeout))
+	defer cancel()
+	if err := s.h.Suspend(ctx, s.d.ID); err != nil {
+		return fmt.Errorf("suspend domain %d: %w", s.d.ID, err)
+	}
+	info, err := s.h.Info(ctx, s.d.ID)
+	if err == nil && !info.Suspended() {
+		err = fmt.Errorf("domain %d did not suspend: it has shut down for reason %d", s.d.ID, info.Reason)
+	}
+	return err
+}
+
+// Commit implements save.Control. Where there is a way back, or the domain runs on here anyway, END decides nothing.
+func (s *saving) Commit(context.Context) error {
+	if s.opt.Durable {
+		if err := s.opt.Stream.Sync(); err != nil {
+			return err
+		}
+	}
+	if s.opt.Ack != nil || s.opt.Leave == LeaveRunning {
+		return nil
+	}
+	return s.commit()
+}
+
+// commit gives up the right to let the domain run here.
+func (s *saving) commit() error {
+	if err := s.tell(func(st *guard.State) { st.Resume = false }); err != nil {
+		return err
+	}
+	s.committed = true
+	return nil
+}
+
+// leave ends a save whose image is written.
+func (s *saving) leave(ctx context.Context) error {
+	if s.opt.Durable {
+		if err := s.opt.Stream.Sync(); err != nil {
+			return err
+		}
+	}
+	if s.opt.Ack != nil {
+		return s.handOver(ctx)
+	}
+	switch s.opt.Leave {
+	case LeaveRunning:
+		if !s.d.Suspended() {
+			if err := s.resume(ctx); err != nil {
+				return err
+			}
+			s.log.Info().Msgf("domain %d running; image complete", s.d.ID)
+			return nil
+		}
+	case LeaveDestroyed:
+		if err := s.h.Destroy(ctx, s.d.ID); err != nil {
+			return err
+		}
+		s.log.Info().Msgf("domain %d destroyed; image complete", s.d.ID)
+		return nil
+	}
+	s.meter.Downtime("written")
+	s.log.Info().Msgf("domain %d suspended; image complete", s.d.ID)
+	return nil
+}
+
+// handOver gives the domain to a target that answers.
+func (s *saving) handOver(ctx context.Context) error {
+	if _, err := handover.Receive(s.opt.Ack, handover.Ready); err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if err := s.commit(); err != nil {
+		return err
+	}
+	if err := handover.Send(s.opt.Stream, handover.Go); err != nil {
+		return err
+	}
+	report, err := handover.Receive(s.opt.Ack, handover.Running, handover.Failed)
+	if err != nil {
+		return err
+	}
+	if report == handover.Failed {
+		// The target says that its copy is destroyed and never ran, which is the one thing that makes the domain ours again.
+		s.committed = false
+		return errors.New("the target could not let the domain run, and destroyed its copy")
+	}
+	s.meter.Downtime("running")
+	if s.opt.Leave == LeaveSuspended {
+		s.log.Info().Msgf("domain %d suspended; it runs on the target", s.d.ID)
+		return nil
+	}
+	if err := s.h.Destroy(ctx, s.d.ID); err != nil {
+		return fmt.Errorf("the domain runs on the target, but its old copy is left: %w", err)
+	}
+	s.log.Info().Msgf("domain %d destroyed; it runs on the target", s.d.ID)
+	return nil
+}
+
+func (s *saving) resume(ctx context.Context) error {
+	if err := guard.Resume(ctx, s.h, s.d.ID); err != nil {
+		return fmt.Errorf("resume domain %d: %w", s.d.ID, err)
+	}
+	s.meter.Downtime("resumed")
+	_ = s.tell(func(st *guard.State) { st.Resume = false }) // if it is gone, it has nothing to undo either
+	return nil
+}
+
+// failed brings the domain back to what it was, if it is still ours, and says what it is now.
+func (s *saving) failed(ctx context.Context, err error) error {
+	switch {
+	case s.committed:
+		return fmt.Errorf("%w; domain %d suspended: once it is sure that no copy runs, xc-save --resume %d lets it run on", err, s.d.ID, s.d.ID)
+	case s.d.Suspended():
+		return fmt.Errorf("%w; domain %d suspended, as before", err, s.d.ID)
+	case !s.state.Resume:
+		return fmt.Errorf("%w; domain %d runs on", err, s.d.ID)
+	}
+	if e := s.resume(ctx); e != nil {
+		return fmt.Errorf("%w; domain %d may be left suspended: %w", err, s.d.ID, e)
+	}
+	return fmt.Errorf("%w; domain %d runs on as before", err, s.d.ID)
+}
