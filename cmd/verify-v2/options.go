@@ -1,0 +1,155 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"xenferry/lib/cli"
+	"xenferry/lib/verify"
+)
+
+// options are the command line's.
+type options struct {
+	in       string
+	format   string
+	layer    verify.Layer
+	verbose  bool
+	quiet    bool
+	syslog   bool
+	json     bool
+	pedantic bool
+	trailing bool
+	compare  bool
+	words    []string
+}
+
+// parse reads the command line. reference: the command is Xen's script, which has fewer options.
+func parse(env *cli.Env, reference bool) (*options, error) {
+	o := &options{}
+	flags := cli.Flags(env)
+	flags.StringVarP(&o.in, "in", "i", "0", "")
+	flags.StringVarP(&o.format, "format", "f", "", "")
+	flags.BoolVarP(&o.verbose, "verbose", "v", false, "")
+	flags.BoolVarP(&o.quiet, "quiet", "q", false, "")
+	flags.BoolVar(&o.syslog, "syslog", false, "")
+	flags.BoolP("help", "h", false, "")
+	if !reference {
+		flags.BoolVar(&o.json, "json", false, "")
+		flags.BoolVar(&o.pedantic, "pedantic", false, "")
+		flags.BoolVar(&o.trailing, "allow-trailing", false, "")
+		flags.BoolVar(&o.compare, "compare", false, "")
+	}
+	args, err := expand(flags, env.Args)
+	if err != nil {
+		return nil, err
+	}
+	if o.words, err = cli.Parse(flags, args); err != nil {
+		return nil, err
+	}
+	if help, _ := flags.GetBool("help"); help {
+		return nil, pflag.ErrHelp
+	}
+	switch {
+	case o.format != "":
+		if o.layer, err = verify.ParseLayer(o.format); err != nil || o.layer == verify.Auto {
+			return nil, cli.Usagef("unknown format %q: want libxc, libxl or xl", o.format)
+		}
+	case reference:
+		o.layer = verify.LibXC
+	}
+	o.trailing = o.trailing || reference
+	if o.compare && len(o.words) != 2 {
+		return nil, cli.Usagef("--compare needs two images, not %d", len(o.words))
+	}
+	return o, nil
+}
+
+// expand completes shortened long options, as Python's optparse understands them. A word that is an option's value is left
+// alone even if it looks like an option.
+func expand(flags *pflag.FlagSet, args []string) ([]string, error) {
+	var names []string
+	flags.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	args = slices.Clone(args)
+	for i := 0; i < len(args); i++ {
+		switch word := args[i]; {
+		case word == "--":
+			return args, nil
+		case strings.HasPrefix(word, "--"):
+			short, value, assigned := strings.Cut(word[2:], "=")
+			name, err := complete(names, short)
+			if err != nil {
+				return nil, err
+			}
+			args[i] = "--" + name
+			if assigned {
+				args[i] += "=" + value
+			} else if flags.Lookup(name).NoOptDefVal == "" {
+				i++
+			}
+		case len(word) > 1 && word[0] == '-' && valueFollows(flags, word[1:]):
+			i++
+		}
+	}
+	return args, nil
+}
+
+// valueFollows reports whether the last of joined one-letter options has its value in the next word.
+func valueFollows(flags *pflag.FlagSet, letters string) bool {
+	for i := range letters {
+		if f := flags.ShorthandLookup(letters[i : i+1]); f != nil && f.NoOptDefVal == "" {
+			return i == len(letters)-1
+		}
+	}
+	return false
+}
+
+// complete returns the one name that begins with short.
+func complete(names []string, short string) (string, error) {
+	var found []string
+	for _, name := range names {
+		if name == short {
+			return name, nil
+		}
+		if strings.HasPrefix(name, short) {
+			found = append(found, "--"+name)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", cli.Usagef("no such option: --%s", short)
+	case 1:
+		return found[0][2:], nil
+	}
+	return "", cli.Usagef("ambiguous option: --%s (%s)", short, strings.Join(found, ", "))
+}
+
+// listing prints records as they come; a run of PAGE_DATA is one line.
+type listing struct {
+	print func(format string, args ...any)
+	runs  uint64
+	size  uint64
+}
+
+func (l *listing) item(it verify.Item) {
+	if it.Name == pageData {
+		l.runs++
+		l.size += uint64(it.Length)
+		return
+	}
+	l.flush()
+	l.print("%#12x %s: %s, length %d\n", it.Offset, it.Layer, it.Name, it.Length)
+}
+
+// flush prints the run of PAGE_DATA that is not printed yet.
+func (l *listing) flush() {
+	if l.runs > 0 {
+		l.print("%12s libxc: %d of %s, length %d in all\n", "", l.runs, pageData, l.size)
+	}
+	l.runs, l.size = 0, 0
+}
+
+// unread is an input that could not be opened.
+func unread(name string, err error) error { return fmt.Errorf("open %s: %w", name, err) }

@@ -1,0 +1,161 @@
+package verify
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"xenferry/lib/xcstream"
+)
+
+// state compares the records other than pages.
+func (c *comparer) state() {
+	c.policies()
+	c.tsc()
+	c.frames()
+	c.sharedInfo()
+	c.vcpus()
+	c.params()
+	c.context()
+}
+
+func (c *comparer) policies() {
+	if a, b := xcstream.CPUIDPolicy(c.a.cpuid), xcstream.CPUIDPolicy(c.b.cpuid); !slices.Equal(a, b) {
+		c.octets(xcstream.TypeX86CPUIDPolicy.String(), a.Append(nil), b.Append(nil))
+	}
+	if a, b := xcstream.MSRPolicy(c.a.msrs), xcstream.MSRPolicy(c.b.msrs); !slices.Equal(a, b) {
+		c.octets(xcstream.TypeX86MSRPolicy.String(), a.Append(nil), b.Append(nil))
+	}
+}
+
+// tsc compares mode and frequency. The time that has passed goes on, and incarnation counts restores.
+func (c *comparer) tsc() {
+	what := xcstream.TypeX86TSCInfo.String()
+	switch a, b := c.a.tsc, c.b.tsc; {
+	case (a == nil) != (b == nil):
+		c.differ(what, "there: %v; %v", a != nil, b != nil)
+	case a != nil && (a.Mode != b.Mode || a.KHz != b.KHz):
+		c.differ(what, "mode %d, %d kHz; mode %d, %d kHz", a.Mode, a.KHz, b.Mode, b.KHz)
+	}
+}
+
+func (c *comparer) frames() {
+	what := xcstream.TypeX86PVP2MFrames.String()
+	if c.a.maxPFN != c.b.maxPFN {
+		c.differ(what, "last PFN %#x; %#x", c.a.maxPFN, c.b.maxPFN)
+		return
+	}
+	for i := range max(len(c.a.frames), len(c.b.frames)) {
+		if i >= len(c.a.frames) || i >= len(c.b.frames) {
+			c.differ(what, "%d frames; %d", len(c.a.frames), len(c.b.frames))
+			return
+		}
+		if c.a.frames[i] != c.b.frames[i] {
+			c.differ(what, "frame %d: PFN %#x; %#x", i, c.a.frames[i], c.b.frames[i])
+		}
+	}
+}
+
+func (c *comparer) sharedInfo() {
+	what := xcstream.TypeSharedInfo.String()
+	if c.a.shared == nil || c.b.shared == nil {
+		c.octets(what, c.a.shared, c.b.shared)
+		return
+	}
+	width := c.a.info.Width
+	spans := slices.Clone(pvExempts[width].sharedInfo)
+	at := p2mCR3(width)
+	a, b := word(c.a.shared[at:], width), word(c.b.shared[at:], width)
+	if fa, fb := cr3Frame(width, a), cr3Frame(width, b); a != 0 && b != 0 {
+		if !c.sameFrame(fa, fb) {
+			c.differ(what, "p2m_cr3: %s; %s", c.pa.describe(fa), c.pb.describe(fb))
+		}
+		spans = append(spans, span{offset: at, size: int(width)})
+	}
+	c.octets(what, without(c.a.shared, spans), without(c.b.shared, spans))
+}
+
+func (c *comparer) vcpus() {
+	keys := slices.Collect(maps.Keys(c.a.vcpus))
+	for k := range c.b.vcpus {
+		if c.a.vcpus[k] == nil {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b vcpuKey) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.typ, b.typ)) })
+	for _, k := range keys {
+		a, b := c.a.vcpus[k], c.b.vcpus[k]
+		if k.typ == xcstream.TypeX86PVVCPUBasic {
+			spans := pvExempts[c.a.info.Width].context
+			a, b = without(a, spans), without(b, spans)
+		}
+		c.octets(fmt.Sprintf("%v of vCPU %d", k.typ, k.id), a, b)
+	}
+}
+
+func (c *comparer) params() {
+	indices := slices.Collect(maps.Keys(c.a.params))
+	for i := range c.b.params {
+		if _, ok := c.a.params[i]; !ok {
+			indices = append(indices, i)
+		}
+	}
+	slices.Sort(indices)
+	for _, i := range indices { // savers leave out those that are zero
+		if a, b := c.a.params[i], c.b.params[i]; a != b {
+			c.differ("HVM parameter "+xcstream.HVMParamName(i), "%#x; %#x", a, b)
+		}
+	}
+}
+
+// contextKey names an entry of an HVM context.
+type contextKey struct {
+	code     xcstream.HVMCode
+	instance uint16
+}
+
+func (c *comparer) context() {
+	a, b := contextByKey(c.a.context), contextByKey(c.b.context)
+	keys := slices.Collect(maps.Keys(a))
+	for k := range b {
+		if a[k] == nil {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b contextKey) int {
+		return cmp.Or(cmp.Compare(a.code, b.code), cmp.Compare(a.instance, b.instance))
+	})
+	for _, k := range keys {
+		c.contextEntry(k, a[k], b[k])
+	}
+}
+
+func contextByKey(entries []xcstream.HVMEntry) map[contextKey]*xcstream.HVMEntry {
+	m := map[contextKey]*xcstream.HVMEntry{}
+	for i, e := range entries {
+		m[contextKey{e.Code, e.Instance}] = &entries[i]
+	}
+	return m
+}
+
+func (c *comparer) contextEntry(k contextKey, a, b *xcstream.HVMEntry) {
+	what := fmt.Sprintf("HVM_CONTEXT, %v %d", k.code, k.instance)
+	if a == nil || b == nil {
+		c.differ(what, "there: %v; %v", a != nil, b != nil)
+		return
+	}
+	da, db := a.Data, b.Data
+	if k.code == xcstream.HVMCPU {
+		da, db = without(da, hvmCPUExempt(len(da))), without(db, hvmCPUExempt(len(db)))
+	}
+	// A newer Xen takes the shorter entry of an older one for one with zeros behind, and then writes all of it.
+	switch {
+	case len(da) < len(db) && a.LoadableBy(c.b.release) == nil:
+		da = append(bytes.Clone(da), make([]byte, len(db)-len(da))...)
+	case len(db) < len(da) && b.LoadableBy(c.a.release) == nil:
+		db = append(bytes.Clone(db), make([]byte, len(da)-len(db))...)
+	}
+	c.octets(what, da, db)
+}
