@@ -1,0 +1,191 @@
+package x86
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"xenferry/lib/guest"
+	"xenferry/lib/xcstream"
+)
+
+// PVSave is a PV domain to be saved. Its pages are found by the guest's own P2M, its page tables and vCPU contexts are
+// full of MFNs, which mean nothing on another host: they are made PFNs.
+type PVSave struct {
+	saving
+	l      *pvLayout
+	m2p    guest.M2P
+	compat guest.MFN // where a 32-bit guest's slots for the M2P lead
+	shared *guest.Mapping
+	p2m    *p2m
+
+	// sentFrames is the frame that each page was in when it was loaded last, its lower 32 bits: a page that moved may
+	// hold something else without having been written to.
+	sentFrames []uint32
+}
+
+func openPVSave(ctx context.Context, base saving) (_ *PVSave, err error) {
+	s := &PVSave{saving: base}
+	if s.l, err = domainLayout(ctx, s.host, s.info.ID); err != nil {
+		return nil, err
+	}
+	if s.m2p, err = s.host.M2P(ctx); err != nil {
+		return nil, err
+	}
+	if s.l.width == 4 {
+		if s.compat, err = s.host.CompatM2P(ctx); err != nil {
+			return nil, err
+		}
+	}
+	w := s.walker(0)
+	if s.shared, err = w.mapFrames(ctx, []guest.MFN{s.info.SharedInfo}); err != nil {
+		return nil, fmt.Errorf("shared_info of domain %d: %w", s.info.ID, err)
+	}
+	w.shared = s.shared.Pages[0]
+	if s.p2m, err = w.walk(ctx); err != nil {
+		return nil, errors.Join(err, s.shared.Close())
+	}
+	s.grow()
+	return s, nil
+}
+
+// domainLayout is the layout for a PV domain's word size.
+func domainLayout(ctx context.Context, h Host, id guest.DomID) (*pvLayout, error) {
+	bits, err := h.AddressSize(ctx, id)
+	switch {
+	case err != nil:
+		return nil, err
+	case bits == 64:
+		return &pv64, nil
+	case bits == 32:
+		return &pv32, nil
+	}
+	return nil, fmt.Errorf("domain %d has words of %d bits: only 32 and 64 are known", id, bits)
+}
+
+// walker finds the P2M where the guest has it now.
+func (s *PVSave) walker(floor guest.PFN) *walker {
+	w := &walker{l: s.l, host: s.host, id: s.info.ID, m2p: s.m2p, floor: floor}
+	if s.shared != nil {
+		w.shared = s.shared.Pages[0]
+	}
+	return w
+}
+
+// grow makes the address space as long as the P2M.
+func (s *PVSave) grow() {
+	s.saving.grow(uint64(s.p2m.last) + 1)
+	old := len(s.sentFrames)
+	s.sentFrames = append(s.sentFrames, make([]uint32, s.frames-uint64(old))...)
+	for i := old; i < len(s.sentFrames); i++ {
+		s.sentFrames[i] = math.MaxUint32
+	}
+}
+
+// Domain is what the stream's domain header says.
+func (s *PVSave) Domain() xcstream.DomainHeader { return s.header(xcstream.DomainPV) }
+
+// Static is X86_PV_INFO and the domain's CPU policy.
+func (s *PVSave) Static(ctx context.Context) ([]xcstream.Record, error) {
+	info := xcstream.PVInfo{Width: uint8(s.l.width), Levels: uint8(s.l.levels)}
+	policy, err := s.policy(ctx)
+	return append([]xcstream.Record{{Type: xcstream.TypeX86PVInfo, Body: info}}, policy...), err
+}
+
+// Begin is X86_PV_P2M_FRAMES.
+func (s *PVSave) Begin(context.Context) ([]xcstream.Record, error) {
+	return []xcstream.Record{s.p2mRecord()}, nil
+}
+
+func (s *PVSave) p2mRecord() xcstream.Record {
+	body := xcstream.P2MFrames{End: uint32(s.p2m.last), Frames: s.p2m.frames}
+	return xcstream.Record{Type: xcstream.TypeX86PVP2MFrames, Body: body}
+}
+
+// Load sets b to the pages of pfns as they are now, page tables normalised.
+func (s *PVSave) Load(ctx context.Context, pfns []guest.PFN, b *xcstream.Batch) error {
+	if err := s.load(ctx, pfns, b, s); err != nil {
+		return err
+	}
+	for i, p := range pfns {
+		s.sentFrames[p] = uint32(s.gfns[i])
+	}
+	return nil
+}
+
+// gfn makes PVSave an addressSpace.
+func (s *PVSave) gfn(p guest.PFN) guest.GFN { return guest.GFN(s.p2m.mfn(p)) }
+
+// copyTable makes PVSave an addressSpace.
+func (s *PVSave) copyTable(dst, src []byte, level int) error {
+	return s.l.normalise(dst, src, level, s.compat, s.p2m.pfn)
+}
+
+// CheckRunning fails when a guest with a linear P2M moved that: what was loaded since may be other pages than it seemed.
+func (s *PVSave) CheckRunning(context.Context) error {
+	if !s.p2m.linear {
+		return nil // nothing in a tree tells; Suspended looks once more
+	}
+	if now := loadGuestWord(s.l, s.shared.Pages[0], s.l.generation); now != s.p2m.generation {
+		return fmt.Errorf("domain %d moved its P2M while it was being copied: generation %d became %d", s.info.ID, s.p2m.generation, now)
+	}
+	return nil
+}
+
+// Suspended looks for the P2M once more, and for pages that came, went, moved or changed their type since they were
+// sent. The record is X86_PV_P2M_FRAMES, if other frames hold the P2M now or it grew.
+func (s *PVSave) Suspended(ctx context.Context) ([]xcstream.Record, guest.Bitmap, error) {
+	s.suspended = true
+	was := s.p2m
+	now, err := s.walker(was.last).walk(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.p2m = now
+	s.grow()
+	if err := was.close(); err != nil {
+		return nil, nil, err
+	}
+	var records []xcstream.Record
+	if !now.equal(was) {
+		records = append(records, s.p2mRecord())
+	}
+	set, err := s.changed(ctx, s)
+	if err != nil {
+		return nil, nil, err
+	}
+	for p, frame := range s.sentFrames {
+		if uint32(now.mfn(guest.PFN(p))) != frame && s.sent.get(guest.PFN(p)) != guest.XTab {
+			set.Set(uint64(p))
+		}
+	}
+	return records, set, nil
+}
+
+// End is TSC, shared_info, and the state of the vCPUs that are up.
+func (s *PVSave) End(ctx context.Context) ([]xcstream.Record, error) {
+	tsc, err := s.tsc(ctx)
+	if err != nil {
+		return nil, err
+	}
+	shared := xcstream.SharedInfo(bytes.Clone(s.shared.Pages[0]))
+	records := []xcstream.Record{tsc, {Type: xcstream.TypeSharedInfo, Body: shared}}
+	for n := range s.info.MaxVCPU + 1 {
+		online, err := s.host.VCPUOnline(ctx, s.info.ID, n)
+		if err != nil {
+			return nil, err
+		}
+		if !online {
+			continue
+		}
+		if records, err = s.appendVCPU(ctx, records, n); err != nil {
+			return nil, err
+		}
+	}
+	return records, nil
+}
+
+// Close gives the mappings back.
+func (s *PVSave) Close() error { return errors.Join(s.p2m.close(), s.shared.Close()) }

@@ -1,0 +1,249 @@
+package x86
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"xenferry/lib/guest"
+	"xenferry/lib/xcstream"
+)
+
+// Source is a domain to be saved: what lib/save asks of a guest, where its methods are explained.
+type Source interface {
+	Domain() xcstream.DomainHeader
+	Static(ctx context.Context) ([]xcstream.Record, error)
+	Begin(ctx context.Context) ([]xcstream.Record, error)
+	Frames() uint64
+	StartLog(ctx context.Context) error
+	StopLog(ctx context.Context) error
+	Dirty(ctx context.Context, dirty guest.Bitmap, final bool) (uint64, error)
+	PeekDirty(ctx context.Context, dirty guest.Bitmap) (uint64, error)
+	Load(ctx context.Context, pfns []guest.PFN, b *xcstream.Batch) error
+	CheckRunning(ctx context.Context) error
+	Suspended(ctx context.Context) ([]xcstream.Record, guest.Bitmap, error)
+	End(ctx context.Context) ([]xcstream.Record, error)
+	Close() error
+}
+
+// OpenSave prepares domain id for being saved: a *PVSave or an *HVMSave, by the kind of domain. It changes nothing in
+// the domain, which may run.
+func OpenSave(ctx context.Context, h Host, id guest.DomID) (Source, error) {
+	info, err := h.Info(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	s := saving{host: h, info: info}
+	if info.Kind.PV() {
+		return openPVSave(ctx, s)
+	}
+	return openHVMSave(ctx, s)
+}
+
+// saving is what saving a domain of any type takes.
+type saving struct {
+	host   Host
+	info   guest.Info
+	frames uint64
+
+	// sent is the type in which each page was loaded last. In it, a type that the hypervisor changed without a mark in
+	// the log shows when the guest is suspended.
+	sent      typeMap
+	loaded    bool // anything at all
+	suspended bool
+
+	// Of the batch that is being loaded, and of no use after it.
+	gfns, want []guest.GFN
+	types      []guest.PageType
+}
+
+// addressSpace is how a guest type finds and reads the pages of its domain.
+type addressSpace interface {
+	// gfn is the frame that holds p now, guest.InvalidGFN for none.
+	gfn(p guest.PFN) guest.GFN
+	// copyTable copies a page table with the frame numbers in it made PFNs.
+	copyTable(dst, src []byte, level int) error
+}
+
+// Frames is the length of the guest's physical address space, in pages.
+func (s *saving) Frames() uint64 { return s.frames }
+
+// StartLog begins the log of dirty pages.
+func (s *saving) StartLog(ctx context.Context) error {
+	err := s.host.SetLogDirty(ctx, s.info.ID, true)
+	if err == nil {
+		return nil
+	}
+	// A log of somebody else's, such as the one for a display, is in the way. It is for its owner to begin it anew.
+	if off := s.host.SetLogDirty(ctx, s.info.ID, false); off != nil {
+		return err
+	}
+	return s.host.SetLogDirty(ctx, s.info.ID, true)
+}
+
+// StopLog ends the log.
+func (s *saving) StopLog(ctx context.Context) error { return s.host.SetLogDirty(ctx, s.info.ID, false) }
+
+// Dirty reads and empties the log.
+func (s *saving) Dirty(ctx context.Context, dirty guest.Bitmap, final bool) (uint64, error) {
+	return s.host.Dirty(ctx, s.info.ID, s.frames, dirty, true, final)
+}
+
+// PeekDirty reads the log and leaves it as it is.
+func (s *saving) PeekDirty(ctx context.Context, dirty guest.Bitmap) (uint64, error) {
+	return s.host.Dirty(ctx, s.info.ID, s.frames, dirty, false, false)
+}
+
+func (s *saving) header(t xcstream.DomainType) xcstream.DomainHeader {
+	return xcstream.DomainHeader{Type: t, Xen: s.host.Release()}
+}
+
+// grow makes the address space frames long, unless it is already.
+func (s *saving) grow(frames uint64) {
+	s.frames = max(s.frames, frames)
+	s.sent.grow(s.frames)
+}
+
+// policy is the records of what the guest may see of its processor. Xen tells it from 4.14 on, which also is when the
+// stream got these records.
+func (s *saving) policy(ctx context.Context) ([]xcstream.Record, error) {
+	if !s.host.Release().AtLeast(4, 14) {
+		return nil, nil
+	}
+	p, err := s.host.CPUPolicy(ctx, s.info.ID)
+	if err != nil {
+		return nil, err
+	}
+	var records []xcstream.Record
+	if len(p.Leaves) > 0 {
+		records = append(records, xcstream.Record{Type: xcstream.TypeX86CPUIDPolicy, Body: xcstream.CPUIDPolicy(p.Leaves)})
+	}
+	if len(p.MSRs) > 0 {
+		records = append(records, xcstream.Record{Type: xcstream.TypeX86MSRPolicy, Body: xcstream.MSRPolicy(p.MSRs)})
+	}
+	return records, nil
+}
+
+// tsc is the record of the domain's time stamp counter.
+func (s *saving) tsc(ctx context.Context) (xcstream.Record, error) {
+	t, err := s.host.TSC(ctx, s.info.ID)
+	return xcstream.Record{Type: xcstream.TypeX86TSCInfo, Body: xcstream.TSCInfo(t)}, err
+}
+
+// load sets b to pfns as they are now, found in space. Pages are the guest's own and read only when they are written
+// out; page tables are copied to b.Scratch.
+func (s *saving) load(ctx context.Context, pfns []guest.PFN, b *xcstream.Batch, space addressSpace) error {
+	s.loaded = true
+	s.gfns = s.gfns[:0]
+	for _, p := range pfns {
+		s.gfns = append(s.gfns, space.gfn(p))
+	}
+	mapping, err := s.mapData(ctx, b)
+	if err != nil {
+		return err
+	}
+	if err := s.fill(pfns, b, mapping, space); err != nil {
+		return errors.Join(err, mapping.Close())
+	}
+	b.Release = mapping.Close
+	return nil
+}
+
+// fill sets b from pfns, their types in s.types and the mapping of those that have data.
+func (s *saving) fill(pfns []guest.PFN, b *xcstream.Batch, mapping *guest.Mapping, space addressSpace) error {
+	b.Entries, b.Pages, b.Deferred = b.Entries[:0], b.Pages[:0], b.Deferred[:0]
+	scratch, next := b.Scratch, 0
+	for i, p := range pfns {
+		t := s.types[i]
+		if t.HasData() {
+			page, err := mapping.Pages[next], error(nil)
+			switch {
+			case page == nil:
+				err = mapping.Errs[next]
+			case t.Level() > 0:
+				err = space.copyTable(scratch[:guest.PageSize], page, t.Level())
+				page, scratch = scratch[:guest.PageSize], scratch[guest.PageSize:]
+			}
+			next++
+			switch {
+			case err == nil:
+				b.Pages = append(b.Pages, page)
+			case s.suspended:
+				return fmt.Errorf("domain %d is suspended, but PFN %#x (frame %#x, %v) cannot be saved: %w", s.info.ID, p, s.gfns[i], t, err)
+			default: // it changed after its type was asked for
+				t = guest.XTab
+				b.Deferred = append(b.Deferred, p)
+			}
+		}
+		s.sent.set(p, t)
+		b.Entries = append(b.Entries, xcstream.NewPageEntry(p, t))
+	}
+	return nil
+}
+
+// mapData sets s.types to the types of s.gfns, maps those that have data, and sees to it that b.Scratch has room for
+// the page tables among them.
+func (s *saving) mapData(ctx context.Context, b *xcstream.Batch) (*guest.Mapping, error) {
+	if err := s.queryTypes(ctx); err != nil {
+		return nil, err
+	}
+	tables := 0
+	s.want = s.want[:0]
+	for i, t := range s.types {
+		if t.HasData() {
+			s.want = append(s.want, s.gfns[i])
+		}
+		if t.Level() > 0 {
+			tables++
+		}
+	}
+	if need := tables * guest.PageSize; len(b.Scratch) < need {
+		b.Scratch = make([]byte, need)
+	}
+	if len(s.want) == 0 {
+		return nil, nil
+	}
+	return s.host.Map(ctx, s.info.ID, s.want, guest.ReadOnly)
+}
+
+// queryTypes sets s.types to the types of s.gfns.
+func (s *saving) queryTypes(ctx context.Context) error {
+	if cap(s.types) < len(s.gfns) {
+		s.types = make([]guest.PageType, len(s.gfns))
+	}
+	s.types = s.types[:len(s.gfns)]
+	if err := s.host.PageTypes(ctx, s.info.ID, s.gfns, s.types); err != nil {
+		return err
+	}
+	for i, t := range s.types {
+		if !t.Valid() {
+			return fmt.Errorf("domain %d: frame %#x has page type %#x, which does not exist", s.info.ID, s.gfns[i], uint8(t))
+		}
+	}
+	return nil
+}
+
+// changed is the pages that were sent as something else than what they are now, for a suspended guest. Neither a page
+// that is ballooned out or in, nor one that becomes a page table, need show in the log of dirty pages.
+func (s *saving) changed(ctx context.Context, space addressSpace) (guest.Bitmap, error) {
+	set := guest.NewBitmap(s.frames)
+	if !s.loaded {
+		set.SetFirst(s.frames) // nothing was sent
+		return set, nil
+	}
+	for first := uint64(0); first < s.frames; first += xcstream.MaxBatch {
+		s.gfns = s.gfns[:0]
+		for p := first; p < min(first+xcstream.MaxBatch, s.frames); p++ {
+			s.gfns = append(s.gfns, space.gfn(guest.PFN(p)))
+		}
+		if err := s.queryTypes(ctx); err != nil {
+			return nil, err
+		}
+		for i, t := range s.types {
+			if p := first + uint64(i); t != s.sent.get(guest.PFN(p)) {
+				set.Set(p)
+			}
+		}
+	}
+	return set, nil
+}
