@@ -28,7 +28,7 @@ func newDomain(t testing.TB, o Options) Hypervisor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return shim{v, m, id}
+	return v
 }
 
 func build(t testing.TB, o Options) *Kernel {
