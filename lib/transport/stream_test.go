@@ -1,0 +1,194 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// ends makes a pair of connected descriptors of each sort that a stream may be given.
+var ends = map[string]func(t *testing.T) (r, w int){
+	"pipe": func(t *testing.T) (int, int) { return pair(t, func(p []int) error { return unix.Pipe2(p, 0) }) },
+	"non-blocking pipe": func(t *testing.T) (int, int) {
+		return pair(t, func(p []int) error { return unix.Pipe2(p, unix.O_NONBLOCK) })
+	},
+	"socket": func(t *testing.T) (int, int) { return pair(t, socketpair(0)) },
+	"non-blocking socket": func(t *testing.T) (int, int) {
+		return pair(t, socketpair(unix.SOCK_NONBLOCK))
+	},
+}
+
+func socketpair(flags int) func([]int) error {
+	return func(p []int) error {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|flags, 0)
+		copy(p, fds[:])
+		return err
+	}
+}
+
+func pair(t *testing.T, make func([]int) error) (int, int) {
+	t.Helper()
+	var p [2]int
+	if err := make(p[:]); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(p[0]) })
+	return p[0], p[1]
+}
+
+// TestVec: buffers of odd sizes, more of them than one call takes, arrive whole and in order.
+func TestVec(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	var out, in [][]byte
+	var want []byte
+	for range 3*maxVec + 5 {
+		b := make([]byte, random.IntN(3000))
+		for i := range b {
+			b[i] = byte(random.Uint32())
+		}
+		out, want = append(out, b), append(want, b...)
+	}
+	for left := len(want); left > 0; {
+		n := min(left, 1+random.IntN(2500))
+		in, left = append(in, make([]byte, n)), left-n
+	}
+	for name, make := range ends {
+		t.Run(name, func(t *testing.T) {
+			rfd, wfd := make(t)
+			w, err := NewWriter(wfd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent := error(nil)
+			done := goDo(func() {
+				_, sent = w.WriteVec(out)
+				_ = unix.Close(wfd)
+			})
+			r, err := NewReader(t.Context(), rfd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, err := r.ReadVec(in); err != nil || n != len(want) {
+				t.Fatalf("%d octets of %d, error %v", n, len(want), err)
+			}
+			<-done
+			if sent != nil || !bytes.Equal(bytes.Join(in, nil), want) {
+				t.Errorf("write error %v, or other octets came", sent)
+			}
+			if n, err := r.ReadVec([][]byte{make1()}); n != 0 || !errors.Is(err, io.EOF) {
+				t.Errorf("after the end: %d octets, error %v", n, err)
+			}
+		})
+	}
+}
+
+func make1() []byte { return make([]byte, 1) }
+
+func goDo(f func()) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	return done
+}
+
+// TestCancel: a read that waits ends with its context, and the descriptor's flags are as they were.
+func TestCancel(t *testing.T) {
+	cause := errors.New("signal")
+	for name, make := range ends {
+		t.Run(name, func(t *testing.T) {
+			rfd, wfd := make(t)
+			defer func() { _ = unix.Close(wfd) }()
+			before, _ := unix.FcntlInt(uintptr(rfd), unix.F_GETFL, 0)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			r, err := NewReader(ctx, rfd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := unix.Write(wfd, []byte("ab")); err != nil {
+				t.Fatal(err)
+			}
+			got := make1()
+			if n, err := r.Read(got); n != 1 || err != nil || got[0] != 'a' {
+				t.Fatalf("%d octets %q, error %v", n, got, err)
+			}
+			done := goDo(func() { _, err = r.ReadVec([][]byte{make1(), make1()}) })
+			cancel(cause)
+			if <-done; !errors.Is(err, cause) {
+				t.Errorf("error %v", err)
+			}
+			if after, _ := unix.FcntlInt(uintptr(rfd), unix.F_GETFL, 0); after != before {
+				t.Errorf("flags were %#x, are %#x", before, after)
+			}
+		})
+	}
+}
+
+// TestFileOffset: a file is read and written from where it stands.
+func TestFileOffset(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if _, err := f.WriteString("head"); err != nil {
+		t.Fatal(err)
+	}
+	w, err := NewWriter(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteVec([][]byte{[]byte("one"), nil, []byte("two")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Seek(5, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewReader(t.Context(), int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 5)
+	if _, err := r.ReadVec([][]byte{got}); err != nil || string(got) != "netwo" {
+		t.Errorf("read %q, error %v", got, err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	if err := Check(-1); !errors.Is(err, unix.EBADF) {
+		t.Errorf("no descriptor: %v", err)
+	}
+	tty, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("a terminal to refuse: %v", err)
+	}
+	defer func() { _ = tty.Close() }()
+	if err := Check(int(tty.Fd())); !errors.Is(err, ErrTerminal) {
+		t.Errorf("a terminal: %v", err)
+	}
+}
+
+// TestBrokenPipe: a write without a reader is an error, and does not end the process.
+func TestBrokenPipe(t *testing.T) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], 0); err != nil {
+		t.Fatal(err)
+	}
+	w, err := NewWriter(p[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = unix.Close(p[0])
+	defer func() { _ = unix.Close(p[1]) }()
+	if _, err := w.Write([]byte("x")); !errors.Is(err, unix.EPIPE) {
+		t.Errorf("error %v", err)
+	}
+}
