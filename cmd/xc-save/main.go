@@ -15,7 +15,7 @@ var doc string
 
 func main() {
 	if guard.IsGuardian(os.Args) {
-		cli.Main(doc, direct.Guardian)
+		cli.Main(doc, direct.Watch)
 	}
 	cli.Main(doc, run)
 }

@@ -10,8 +10,8 @@ import (
 	"xenferry/lib/host"
 )
 
-// Guardian is the main of the process that guard.Start starts. Signals do not end it: they are the worker's.
-func Guardian(ctx context.Context, env *cli.Env) error {
+// Watch is the main of the process that guard.Start starts. Signals do not end it: they are the worker's.
+func Watch(ctx context.Context, env *cli.Env) error {
 	ctx = context.WithoutCancel(ctx)
 	h, err := host.Open(ctx, env.Args[1], env.Log)
 	if err != nil {
