@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"xenferry/lib/guest"
 	"xenferry/lib/xcstream"
 )
 
@@ -67,10 +68,11 @@ func (c *comparer) sharedInfo() {
 	width := c.a.info.Width
 	spans := slices.Clone(pvExempts[width].sharedInfo)
 	at := p2mCR3(width)
-	a, b := word(c.a.shared[at:], width), word(c.b.shared[at:], width)
-	if fa, fb := cr3Frame(width, a), cr3Frame(width, b); a != 0 && b != 0 {
-		if !c.sameFrame(fa, fb) {
-			c.differ(what, "p2m_cr3: %s; %s", c.pa.describe(fa), c.pb.describe(fb))
+	if a, b := word(c.a.shared[at:], width), word(c.b.shared[at:], width); a != 0 && b != 0 {
+		fa, restA := splitCR3(width, a)
+		fb, restB := splitCR3(width, b)
+		if !c.sameFrame(fa, fb) || restA != restB {
+			c.differ(what, "p2m_cr3: %#x, %s; %#x, %s", a, c.pa.describe(fa), b, c.pb.describe(fb))
 		}
 		spans = append(spans, span{offset: at, size: int(width)})
 	}
@@ -152,10 +154,15 @@ func (c *comparer) contextEntry(k contextKey, a, b *xcstream.HVMEntry) {
 	}
 	// A newer Xen takes the shorter entry of an older one for one with zeros behind, and then writes all of it.
 	switch {
-	case len(da) < len(db) && a.LoadableBy(c.b.release) == nil:
+	case extends(a, b, c.b.release):
 		da = append(bytes.Clone(da), make([]byte, len(db)-len(da))...)
-	case len(db) < len(da) && b.LoadableBy(c.a.release) == nil:
+	case extends(b, a, c.a.release):
 		db = append(bytes.Clone(db), make([]byte, len(da)-len(db))...)
 	}
 	c.octets(what, da, db)
+}
+
+// extends reports whether Xen of release makes of short, at loading, an entry as long as long.
+func extends(short, long *xcstream.HVMEntry, release guest.Release) bool {
+	return len(short.Data) < len(long.Data) && len(long.Data) == xcstream.HVMLength(long.Code, release) && short.LoadableBy(release) == nil
 }

@@ -28,6 +28,7 @@ type image struct {
 	vcpus   map[vcpuKey][]byte
 	params  map[uint64]uint64
 	context []xcstream.HVMEntry
+	size    int64  // of the stream
 	window  []byte // of src, from at on
 	at      int64
 }
@@ -45,6 +46,7 @@ func loadImage(name string, src io.ReaderAt, opts Options) (*image, *Report, err
 	if err != nil {
 		return nil, nil, fmt.Errorf("image %s: %w", name, err)
 	}
+	img.size = int64(report.Octets)
 	return img, report, nil
 }
 
@@ -111,9 +113,9 @@ func (img *image) page(ref pageRef) ([]byte, error) {
 	at := ref.offset()
 	if at < img.at || at+guest.PageSize > img.at+int64(len(img.window)) {
 		if img.window == nil {
-			img.window = make([]byte, windowSize)
+			img.window = make([]byte, min(windowSize, img.size))
 		}
-		n, err := img.src.ReadAt(img.window[:windowSize], at)
+		n, err := img.src.ReadAt(img.window[:cap(img.window)], at)
 		if n < guest.PageSize {
 			return nil, fmt.Errorf("image %s: offset %#x: %w", img.name, at, err)
 		}

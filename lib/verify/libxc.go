@@ -210,8 +210,6 @@ func (x *libxc) vcpu(rec *vcpuRecord) error {
 		row.MSRs = size
 	}
 	switch {
-	case size == 0 && rec.Type == xcstream.TypeX86PVVCPUBasic:
-		return fmt.Errorf("%w: no context of vCPU %d", record.ErrUnusual, rec.ID)
 	case size == 0:
 		x.v.warn(x.r.Wrap(fmt.Errorf("no context of vCPU %d (erratum 1: savers of Xen 4.6 to 4.8 wrote that)", rec.ID)))
 		return nil

@@ -138,12 +138,13 @@ func p2mCR3(width uint8) int {
 	return 3112
 }
 
-// cr3Frame is the frame that a cr3 of a guest of width octets names: 32-bit ones are turned, to reach above 4 GiB.
-func cr3Frame(width uint8, cr3 uint64) guest.MFN {
+// splitCR3 is the frame that a cr3 of a guest of width octets names, and its other bits. 32-bit ones are turned, to reach
+// above 4 GiB, and have no other bits.
+func splitCR3(width uint8, cr3 uint64) (frame guest.MFN, rest uint64) {
 	if width == 4 {
-		return guest.MFN(bits.RotateLeft32(uint32(cr3), -guest.PageShift))
+		return guest.MFN(bits.RotateLeft32(uint32(cr3), -guest.PageShift)), 0
 	}
-	return guest.MFN(cr3 >> guest.PageShift)
+	return guest.MFN(cr3 >> guest.PageShift), cr3 & (guest.PageSize - 1)
 }
 
 // startInfo is the PFN of the guest's start_info page, from vCPU 0's context.
