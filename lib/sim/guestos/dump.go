@@ -191,7 +191,7 @@ func (p *Picture) WriteText(w io.Writer) error {
 	line("domain", "%d %q %v on Xen %s", i.ID, i.Name, i.UUID, p.Release)
 	line("kind", "%v, %d vCPUs", p.Spec.Kind, p.Spec.VCPUs)
 	line("memory", "%d of %d pages", i.TotPages, i.MaxPages)
-	line("state", "%s", stateOf(i))
+	line("state", "%s", StateOf(i))
 	line("ports", "store %d, console %d", i.StoreEvtchn, i.ConsoleEvtchn)
 	line("tsc", "mode %d, %d kHz, %d ns, incarnation %d", p.TSC.Mode, p.TSC.KHz, p.TSC.NSec, p.TSC.Incarnation)
 	if i.Kind.PV() {
@@ -227,8 +227,8 @@ func (p *Picture) WriteText(w io.Writer) error {
 	return err
 }
 
-// stateOf is a domain's state in words.
-func stateOf(i *guest.Info) string {
+// StateOf is a domain's state in words.
+func StateOf(i *guest.Info) string {
 	switch {
 	case i.Dying:
 		return "dying"

@@ -2,7 +2,9 @@ package guestos
 
 import (
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"xenferry/lib/guest"
@@ -124,8 +126,34 @@ func ParseWorkload(s string) (w Workload, err error) {
 	if !given {
 		return w, nil
 	}
-	if n, err := fmt.Sscanf(rate+"\n", "%g\n", &w.Rate); n != 1 || err != nil || w.Rate < 0 {
+	if w.Rate, err = strconv.ParseFloat(rate, 64); err != nil || !(w.Rate >= 0) || math.IsInf(w.Rate, 0) {
 		return w, fmt.Errorf("workload %q: %q is not a rate in pages/s", s, rate)
 	}
 	return w, nil
 }
+
+// ParseFill reads shares of textures as options write them, such as zero=0.3,text=0.2; the rest is random octets.
+func ParseFill(s string) (f Fill, err error) {
+	for part := range strings.SplitSeq(s, ",") {
+		if part == "" {
+			continue
+		}
+		name, value, _ := strings.Cut(part, "=")
+		share, err := strconv.ParseFloat(value, 64)
+		if err != nil || share < 0 || share > 1 {
+			return f, fmt.Errorf("%q: want a share from 0 to 1 as in zero=0.3", part)
+		}
+		switch name {
+		case "zero":
+			f.Zero = share
+		case "text":
+			f.Text = share
+		default:
+			return f, fmt.Errorf("%q: want zero or text", part)
+		}
+	}
+	return f, nil
+}
+
+// Check says what is wrong with o, as Build would.
+func (o Options) Check() error { return o.normalize() }

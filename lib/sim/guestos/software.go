@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/uuid"
+
 	"xenferry/lib/guest"
 	"xenferry/lib/sim"
 	"xenferry/lib/sim/machine"
@@ -31,10 +33,11 @@ const (
 
 // BuildRequest asks for a new domain with a guest in it.
 type BuildRequest struct {
-	Spec    guest.Spec `json:"spec"` // kind, vCPUs and memory limit are those of Options, whatever is here
-	Options Options    `json:"options"`
-	Paused  bool       `json:"paused"`
-	Witness string     `json:"witness"` // the file that each suspend writes a Witness to, absolute; none if empty
+	Name    string    `json:"name"`
+	UUID    uuid.UUID `json:"uuid"` // the zero one is for the host to choose
+	Options Options   `json:"options"`
+	Paused  bool      `json:"paused"`
+	Witness string    `json:"witness"` // the file that each suspend writes a Witness to, absolute; none if empty
 }
 
 // BuildAnswer is the domain that was made.
@@ -106,8 +109,7 @@ func buildDomain(s *sim.Server, r *BuildRequest) (_ *BuildAnswer, err error) {
 	if err := r.Options.normalize(); err != nil {
 		return nil, err
 	}
-	r.Spec.Kind, r.Spec.VCPUs, r.Spec.MaxPages = r.Options.Kind, r.Options.VCPUs, r.Options.MaxPages()
-	id, err := s.Create(r.Spec)
+	id, err := s.Create(guest.Spec{Name: r.Name, UUID: r.UUID, Kind: r.Options.Kind, VCPUs: r.Options.VCPUs, MaxPages: r.Options.MaxPages()})
 	if err != nil {
 		return nil, err
 	}
