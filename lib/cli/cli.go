@@ -95,8 +95,13 @@ func Status(env *Env, doc string, err error) int {
 	return ExitFailed
 }
 
-// NewLog returns a log of plain lines for people: the command's name, the message, and its fields.
+// NewLog returns a log of plain lines for people: the command's name, the message, and its fields. $XENFERRY_LOG is the
+// least level that it shows, such as debug; without it that is info.
 func NewLog(w io.Writer, name string) zerolog.Logger {
+	level, err := zerolog.ParseLevel(os.Getenv("XENFERRY_LOG"))
+	if err != nil || level == zerolog.NoLevel {
+		level = zerolog.InfoLevel
+	}
 	return zerolog.New(zerolog.ConsoleWriter{
 		Out: w, NoColor: true,
 		PartsOrder: []string{zerolog.LevelFieldName, zerolog.MessageFieldName},
@@ -108,7 +113,7 @@ func NewLog(w io.Writer, name string) zerolog.Logger {
 				return fmt.Sprintf("%s: %v:", name, level)
 			}
 		},
-	})
+	}).Level(level)
 }
 
 // Flags returns a flag set that reports errors instead of printing them, for Parse.
