@@ -113,3 +113,21 @@ func (c *Cursor) Done() error {
 	}
 	return c.err
 }
+
+// Decoder is a body, or a header, that can be decoded.
+type Decoder interface {
+	// Decode sets the value from the octets under c and keeps no reference to them.
+	Decode(c *Cursor) error
+}
+
+// Tolerate decodes b into v. After a tolerable error it decodes again without looking at what is tolerable, so that v is
+// set, and returns that error unless there is a worse one.
+func Tolerate(v Decoder, b []byte, mode Mode) error {
+	err := v.Decode(NewCursor(b, mode))
+	if IsTolerable(err) {
+		if e := v.Decode(NewCursor(b, Lenient)); e != nil {
+			return e
+		}
+	}
+	return err
+}

@@ -20,7 +20,7 @@ type Copier interface {
 }
 
 // Reader takes records off a stream, and not an octet more than asked for, as another process may read on.
-// After Next, the body is taken whole by Body, Skip or Copy; or in parts by ReadFull and ReadVec, and closed by End.
+// After Next, the body is taken whole by Body or Skip, or in parts by ReadFull, ReadVec and Copy and closed by End.
 type Reader struct {
 	src   io.Reader
 	name  func(typ uint32) string
@@ -45,6 +45,9 @@ func NewReader(src io.Reader, mode Mode, limit uint32, off uint64, name func(typ
 
 // Offset is that of the next octet of the stream.
 func (r *Reader) Offset() uint64 { return r.off }
+
+// Passed takes note that somebody else took n octets off the stream: another format's reader, within this one's.
+func (r *Reader) Passed(n uint64) { r.off += n }
 
 // Start is the offset of the current record's header.
 func (r *Reader) Start() uint64 { return r.start }
@@ -88,6 +91,34 @@ func (r *Reader) Next() (Header, error) {
 // Body takes the whole body and its padding. The slice is the Reader's, good until its next call. Memory grows with
 // what arrives, not with what the header claims.
 func (r *Reader) Body() ([]byte, error) {
+	if err := r.fill(); err != nil {
+		return nil, err
+	}
+	return r.buf, r.End()
+}
+
+// Decode takes the current record's body and sets v from it. A tolerable error leaves v set and the record taken.
+func (r *Reader) Decode(v Decoder) error {
+	body, err := r.Body()
+	if err != nil && !IsTolerable(err) {
+		return err
+	}
+	if e := Tolerate(v, body, r.mode); e != nil && (err == nil || !IsTolerable(e)) {
+		err = r.Wrap(e)
+	}
+	return err
+}
+
+// RawBody is Raw for n octets whose number came off the stream: as with Body, memory grows with what arrives, and the
+// slice is the Reader's.
+func (r *Reader) RawBody(n uint64, what string) ([]byte, error) {
+	r.start, r.cur, r.left, r.pad = r.off, what, n, 0
+	err := r.fill()
+	return r.buf, err
+}
+
+// fill takes what is left of the body into buf.
+func (r *Reader) fill() error {
 	const step = 1 << 20
 	r.buf = r.buf[:0]
 	for r.left > 0 {
@@ -99,10 +130,10 @@ func (r *Reader) Body() ([]byte, error) {
 		}
 		r.buf = r.buf[:len(r.buf)+n]
 		if err := r.ReadFull(r.buf[len(r.buf)-n:]); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return r.buf, r.End()
+	return nil
 }
 
 // ReadFull fills p from the current body.
@@ -154,47 +185,18 @@ func (r *Reader) short(err error) error {
 	return r.Wrap(err)
 }
 
-// copyStep is how much Skip and Copy take at a time, in octets.
-const copyStep = 64 << 10
-
 // Skip takes what is left of the body, and the padding.
 func (r *Reader) Skip() error {
-	if cap(r.buf) < copyStep {
-		r.buf = make([]byte, copyStep)
-	}
-	for r.left > 0 {
-		if err := r.ReadFull(r.buf[:min(r.left, uint64(cap(r.buf)))]); err != nil {
-			return err
-		}
+	if err := r.Copy(io.Discard); err != nil {
+		return err
 	}
 	return r.End()
 }
 
-// End takes the padding of a body that was taken in parts. Octets of it that are left are an error.
-func (r *Reader) End() error {
-	if r.left != 0 {
-		return r.Wrap(fmt.Errorf("%w: %d octets, %d are fields", ErrLength, r.h.Length, uint64(r.h.Length)-r.left))
-	}
-	_, err := r.padding()
-	return err
-}
+// copyStep is how much Copy takes at a time, in octets.
+const copyStep = 64 << 10
 
-// padding takes the padding and returns it; ErrPadding leaves it taken.
-func (r *Reader) padding() ([]byte, error) {
-	pad := r.small[:r.pad]
-	r.left, r.pad = uint64(len(pad)), 0
-	if err := r.ReadFull(pad); err != nil {
-		return nil, err
-	}
-	for _, v := range pad {
-		if v != 0 && r.mode == Strict {
-			return pad, r.Wrap(fmt.Errorf("%w: % x", ErrPadding, pad))
-		}
-	}
-	return pad, nil
-}
-
-// Copy writes what is left of the body to w, and the padding. Where the source is a Copier the body is moved by it.
+// Copy writes what is left of the body to w. Where the source is a Copier, that moves it. The padding stays for End.
 func (r *Reader) Copy(w io.Writer) error {
 	if src, ok := r.src.(Copier); ok && r.left > 0 {
 		want := r.left
@@ -217,11 +219,23 @@ func (r *Reader) Copy(w io.Writer) error {
 			return r.Wrap(err)
 		}
 	}
-	pad, err := r.padding()
-	if len(pad) > 0 {
-		if _, e := w.Write(pad); e != nil {
-			return r.Wrap(e)
+	return nil
+}
+
+// End takes the padding of a body that was taken in parts. Octets of it that are left are an error.
+func (r *Reader) End() error {
+	if r.left != 0 {
+		return r.Wrap(fmt.Errorf("%w: %d octets, %d are fields", ErrLength, r.h.Length, uint64(r.h.Length)-r.left))
+	}
+	pad := r.small[:r.pad]
+	r.left, r.pad = uint64(len(pad)), 0
+	if err := r.ReadFull(pad); err != nil {
+		return err
+	}
+	for _, v := range pad {
+		if v != 0 && r.mode == Strict {
+			return r.Wrap(fmt.Errorf("%w: % x", ErrPadding, pad))
 		}
 	}
-	return err
+	return nil
 }

@@ -31,14 +31,14 @@ func (r *Reader) Headers() error {
 	if err := r.Raw(raw[:ImageHeaderSize], "image header"); err != nil {
 		return err
 	}
-	err := r.Wrap(tolerate(&r.Image, raw[:ImageHeaderSize], r.Mode()))
-	if err != nil && !isReserved(err) {
+	err := r.Wrap(record.Tolerate(&r.Image, raw[:ImageHeaderSize], r.Mode()))
+	if err != nil && !record.IsTolerable(err) {
 		return err
 	}
 	if e := r.Raw(raw[ImageHeaderSize:], "domain header"); e != nil {
 		return e
 	}
-	if e := r.Wrap(tolerate(&r.Domain, raw[ImageHeaderSize:], r.Mode())); e != nil && (err == nil || !isReserved(e)) {
+	if e := r.Wrap(record.Tolerate(&r.Domain, raw[ImageHeaderSize:], r.Mode())); e != nil && (err == nil || !record.IsTolerable(e)) {
 		return e
 	}
 	return err
@@ -48,19 +48,6 @@ func (r *Reader) Headers() error {
 func (r *Reader) Next() (Type, uint32, error) {
 	h, err := r.Reader.Next()
 	return Type(h.Type), h.Length, err
-}
-
-// Decode takes the current record's body and sets v from it. As with Headers, an ErrReserved or ErrPadding leaves v
-// set and the record taken.
-func (r *Reader) Decode(v Decoder) error {
-	body, err := r.Body()
-	if err != nil && !isReserved(err) {
-		return err
-	}
-	if e := tolerate(v, body, r.Mode()); e != nil && (err == nil || !isReserved(e)) {
-		err = r.Wrap(e)
-	}
-	return err
 }
 
 // PageData reads a PAGE_DATA up to its pages, which the caller takes with ReadVec, ReadFull or Skip, and then End.
@@ -90,9 +77,9 @@ func (r *Reader) PageData() (*PageDataHeader, error) {
 			return nil, err
 		}
 		switch err := r.page.add(part, r.Mode()); {
-		case isReserved(err) && tolerable == nil:
+		case record.IsTolerable(err) && tolerable == nil:
 			tolerable = err
-		case err != nil && !isReserved(err):
+		case err != nil && !record.IsTolerable(err):
 			return nil, r.Wrap(err)
 		}
 	}
@@ -103,22 +90,5 @@ func (r *Reader) PageData() (*PageDataHeader, error) {
 	return &r.page, r.Wrap(tolerable)
 }
 
-// Decoder is a body that can be decoded.
-type Decoder interface {
-	// Decode sets the value from the body under c and keeps no reference to it.
-	Decode(c *record.Cursor) error
-}
-
-// tolerate decodes b into v. After an ErrReserved it decodes once more without looking at reserved fields, and
-// returns the ErrReserved unless there is a worse error.
-func tolerate(v Decoder, b []byte, mode record.Mode) error {
-	err := v.Decode(record.NewCursor(b, mode))
-	if isReserved(err) {
-		if e := v.Decode(record.NewCursor(b, record.Lenient)); e != nil {
-			return e
-		}
-	}
-	return err
-}
-
-func isReserved(err error) bool { return record.IsTolerable(err) }
+// Decoder is a body that can be decoded: Reader.Decode sets one from the current record.
+type Decoder = record.Decoder

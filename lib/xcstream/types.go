@@ -60,6 +60,11 @@ func (t Type) String() string {
 // Optional reports whether a reader that does not know t may skip it.
 func (t Type) Optional() bool { return t&record.Optional != 0 }
 
+// IsVCPU reports whether t's body is a VCPU.
+func (t Type) IsVCPU() bool {
+	return t == TypeX86PVVCPUBasic || t == TypeX86PVVCPUExtended || t == TypeX86PVVCPUXSave || t == TypeX86PVVCPUMSRs
+}
+
 // Known reports whether t is one of the types above.
 func (t Type) Known() bool { _, ok := typeNames[t]; return ok }
 

@@ -1,0 +1,244 @@
+// Package filter takes the layers of a saved or migrating domain apart while its octets pass by: xl header, libxl stream,
+// libxc stream.
+package filter
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"xenferry/lib/record"
+	"xenferry/lib/xcstream"
+	"xenferry/lib/xlstream"
+)
+
+// Layer is what a stream begins with.
+type Layer int
+
+// The layers, the outermost first.
+const (
+	LayerXL Layer = iota + 1
+	LayerLibxl
+	LayerLibxc
+)
+
+// DetectSize is how many octets Detect looks at.
+const DetectSize = 8
+
+// Detect tells a layer by its first DetectSize octets. The error is record.ErrValue.
+func Detect(first []byte) (Layer, error) {
+	switch {
+	case len(first) < DetectSize:
+		return 0, fmt.Errorf("%w: only %d octets", record.ErrTruncated, len(first))
+	case string(first[:DetectSize]) == xlstream.XLMagic[:DetectSize]:
+		return LayerXL, nil
+	case string(first[:DetectSize]) == xlstream.Ident:
+		return LayerLibxl, nil
+	case binary.LittleEndian.Uint64(first) == 1<<64-1:
+		return LayerLibxc, nil
+	}
+	return 0, fmt.Errorf("%w: begins with % x: neither an xl, libxl nor libxc stream (one of Xen 4.5 and older is for convert-legacy)",
+		record.ErrValue, first[:DetectSize])
+}
+
+// Outputs is where Unwrap puts what it takes apart.
+type Outputs struct {
+	// Image gets the libxc stream. Where it is fast to, page data goes there by the source's record.Copier.
+	Image io.Writer
+
+	// Config opens the place for the configuration in the xl header, as it is there, without its final NUL; Emulator
+	// that for the emulator's state; Xenstore that for its keys and values, a NUL behind each. Each is called when the
+	// stream has such a thing, again if it comes again, and may be nil.
+	Config, Emulator, Xenstore func() (io.WriteCloser, error)
+}
+
+// Unwrap reads a stream that begins with any of the layers, through the END of that layer and not an octet more, and
+// writes what is in it to out. It judges record order and framing as stock restore does, and looks into no page.
+// A stream with checkpoints is refused: its libxc records cannot stand without the libxl records between them.
+//
+// Errors of the stream match record.IsInvalid and carry offset and record.
+func Unwrap(src io.Reader, out Outputs) error {
+	u := &unwrapper{src: record.NewPeeker(src), out: out}
+	first, err := u.src.Peek(DetectSize)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	layer, err := Detect(first)
+	switch {
+	case err != nil:
+		return &record.Error{Record: "stream", Err: err}
+	case layer == LayerXL:
+		if err := u.xl(); err != nil {
+			return err
+		}
+		return u.libxl()
+	case layer == LayerLibxl:
+		return u.libxl()
+	}
+	_, err = u.libxc()
+	return err
+}
+
+type unwrapper struct {
+	src *record.Peeker
+	out Outputs
+	off uint64 // of the next octet
+}
+
+// xl takes the xl header.
+func (u *unwrapper) xl() error {
+	r := record.NewReader(u.src, record.Lenient, 0, 0, nil)
+	h, err := xlstream.ReadXLHeader(r)
+	if err != nil {
+		return err
+	}
+	if !h.StreamV2 {
+		return r.Wrap(fmt.Errorf("%w: a legacy stream follows, which convert-legacy turns into one of today", record.ErrValue))
+	}
+	u.off = r.Offset()
+	if h.Config == nil {
+		return nil
+	}
+	return emit(u.out.Config, "configuration", func(w io.Writer) error {
+		_, err := w.Write(h.Config)
+		return err
+	})
+}
+
+// libxl takes a libxl stream with the libxc stream in it.
+func (u *unwrapper) libxl() error {
+	r := xlstream.NewReader(u.src, record.Lenient, u.off)
+	if err := r.Header(); err != nil {
+		return err
+	}
+	order := xlstream.NewOrder(record.Lenient, false)
+	for {
+		t, _, err := r.Next()
+		if err != nil {
+			return err
+		}
+		if err := order.Next(t); err != nil {
+			return r.Wrap(err)
+		}
+		if err := u.libxlRecord(r, t); err != nil || t == xlstream.TypeEnd {
+			return err
+		}
+		if order.InLibxc() {
+			u.off = r.Offset()
+			domain, err := u.libxc()
+			if err != nil {
+				return err
+			}
+			order.LibxcEnd(domain == xcstream.DomainHVM)
+			r.Passed(u.off - r.Offset())
+		}
+	}
+}
+
+// libxlRecord takes the body of a libxl record and emits what it is of use for.
+func (u *unwrapper) libxlRecord(r *xlstream.Reader, t xlstream.Type) error {
+	switch t {
+	case xlstream.TypeEmulatorContext:
+		if _, err := r.EmulatorContext(); err != nil {
+			return err
+		}
+		if u.out.Emulator == nil {
+			return r.Skip()
+		}
+		if err := emit(u.out.Emulator, "emulator state", r.Copy); err != nil {
+			return err
+		}
+		return r.End()
+	case xlstream.TypeEmulatorXenstore:
+		var d xlstream.XenstoreData
+		if err := r.Decode(&d); err != nil {
+			return err
+		}
+		return emit(u.out.Xenstore, "emulator's xenstore keys", func(w io.Writer) error {
+			_, err := w.Write(xlstream.AppendPairs(nil, d.Pairs))
+			return err
+		})
+	}
+	return r.Decode(t.New())
+}
+
+// emit has write fill what open opens. A nil open is none asked for.
+func emit(open func() (io.WriteCloser, error), what string, write func(io.Writer) error) error {
+	if open == nil {
+		return nil
+	}
+	w, err := open()
+	if err != nil {
+		return fmt.Errorf("write %s: %w", what, err)
+	}
+	if err := errors.Join(write(w), w.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", what, err)
+	}
+	return nil
+}
+
+// libxc passes a libxc stream on, up to and including END.
+func (u *unwrapper) libxc() (xcstream.DomainType, error) {
+	r := xcstream.NewReader(passing{u.src, u.out.Image}, record.Lenient, u.off)
+	if err := r.Headers(); err != nil {
+		return 0, err
+	}
+	order := xcstream.NewOrder(record.Lenient, r.Image.Version, r.Domain.Type)
+	for {
+		t, _, err := r.Next()
+		if err != nil {
+			return 0, err
+		}
+		if t == xcstream.TypeCheckpoint {
+			return 0, r.Wrap(fmt.Errorf("%w: a stream with checkpoints cannot be taken apart", record.ErrOrder))
+		}
+		if _, err := order.Next(t); err != nil {
+			return 0, r.Wrap(err)
+		}
+		if t.IsVCPU() {
+			if err := noteVCPU(r, order, t); err != nil {
+				return 0, err
+			}
+		}
+		if err := r.Skip(); err != nil {
+			return 0, err
+		}
+		if t == xcstream.TypeEnd {
+			u.off = r.Offset()
+			return r.Domain.Type, nil
+		}
+	}
+}
+
+// noteVCPU takes the head of a vCPU record and tells order of it.
+func noteVCPU(r *xcstream.Reader, order *xcstream.Order, t xcstream.Type) error {
+	var head [8]byte
+	if err := r.ReadFull(head[:]); err != nil {
+		return err
+	}
+	return r.Wrap(order.VCPU(t, binary.LittleEndian.Uint32(head[:]), int(r.Left())))
+}
+
+// passing is a source whose octets all go on to dst, whoever reads or skips them.
+type passing struct {
+	src *record.Peeker
+	dst io.Writer
+}
+
+func (p passing) Read(b []byte) (int, error) {
+	n, err := p.src.Read(b)
+	if n > 0 {
+		if _, err := p.dst.Write(b[:n]); err != nil {
+			return n, err
+		}
+	}
+	return n, err
+}
+
+func (p passing) CopyTo(w io.Writer, n uint64) (uint64, error) {
+	if w == io.Discard {
+		return p.src.CopyTo(p.dst, n)
+	}
+	return p.src.CopyTo(io.MultiWriter(p.dst, w), n)
+}
