@@ -203,7 +203,8 @@ func findHVMRecord(blob []byte, code, instance uint16) ([]byte, error) {
 }
 
 // checkHVMContext compares the context with what the guest was given. Time stamp counters run; vCPU 0's rax is the
-// answer to the last suspend; a newer release makes some records longer with zeros.
+// answer to the last suspend; releases differ in how long some records are,
+// with zeros at the end of the longer ones.
 func (k *Kernel) checkHVMContext(r *Report) {
 	blob, err := k.hv.HVMContext()
 	if err != nil {
@@ -228,16 +229,21 @@ func (k *Kernel) checkHVMContext(r *Report) {
 				le.PutUint64(want.data[hvmRAX:], rax)
 			}
 		}
-		for len(want.data) < len(got) {
-			want.data = append(want.data, 0)
-		}
-		r.compare(fmt.Sprintf("HVM context: type %d, instance %d", want.code, want.instance), got, want.data)
+		n := max(len(want.data), len(got))
+		r.compare(fmt.Sprintf("HVM context: type %d, instance %d", want.code, want.instance), padded(got, n), padded(want.data, n))
 	}
 	for n := range k.VCPUs {
 		if online, err := k.hv.VCPUOnline(n); err != nil || online != (n < k.Online) {
 			r.addf("vCPU %d: online %v, error %v; want online %v", n, online, err, n < k.Online)
 		}
 	}
+}
+
+// padded is b with zeros behind it, n octets in all.
+func padded(b []byte, n int) []byte {
+	p := make([]byte, n)
+	copy(p, b)
+	return p
 }
 
 // HVM parameters (xen/include/public/hvm/params.h).
