@@ -44,13 +44,6 @@ func (v *verifier) newLibXC() (*libxc, error) {
 	return x, nil
 }
 
-// resume goes on behind libxl records that follow a CHECKPOINT.
-func (x *libxc) resume() {
-	image, domain := x.r.Image, x.r.Domain
-	x.r = xcstream.NewReader(x.v.src, record.Strict, x.v.src.off)
-	x.r.Image, x.r.Domain = image, domain
-}
-
 // records checks records up to END, or up to a CHECKPOINT: then ended is false.
 func (x *libxc) records() (ended bool, err error) {
 	for {

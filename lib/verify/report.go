@@ -100,12 +100,12 @@ func (t *recordTable) add(typ uint32, name string, length uint32) {
 
 // XLInfo is the xl layer: the header of a save file or migration.
 type XLInfo struct {
-	MandatoryFlags uint32 `json:"mandatory_flags"`
-	OptionalFlags  uint32 `json:"optional_flags"`
-	ConfigOctets   uint32 `json:"config_octets"` // of the domain's configuration, final NUL included
-	Name           string `json:"name,omitempty"`
-	UUID           string `json:"uuid,omitempty"`
-	Type           string `json:"type,omitempty"` // as libxl calls it: pv, hvm or pvh
+	JSON          bool   `json:"json"` // the configuration is JSON, else text of xl.cfg
+	OptionalFlags uint32 `json:"optional_flags"`
+	ConfigOctets  int    `json:"config_octets"` // of the domain's configuration, without its final NUL
+	Name          string `json:"name,omitempty"`
+	UUID          string `json:"uuid,omitempty"`
+	Type          string `json:"type,omitempty"` // as libxl calls it: pv, hvm or pvh
 }
 
 // XLImage is the libxl layer.

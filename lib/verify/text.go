@@ -49,7 +49,7 @@ func (t *textReport) verdict(r *Report) {
 }
 
 func (t *textReport) xl(h *XLInfo) {
-	t.line("xl", "mandatory flags %#x, optional flags %#x, configuration of %d octets", h.MandatoryFlags, h.OptionalFlags, h.ConfigOctets)
+	t.line("xl", "configuration of %d octets, optional flags %#x", h.ConfigOctets, h.OptionalFlags)
 	if h.Name != "" || h.UUID != "" || h.Type != "" {
 		t.line("domain", "%s", strings.Join(nonEmpty(h.Name, h.UUID, h.Type), ", "))
 	}
