@@ -83,11 +83,11 @@ func (l *pvLayout) xenSlots(src []byte, level int, compat guest.MFN) (first, end
 	return 0, 0
 }
 
-// references calls f for the PFN of each present entry of a normalised page table, until f fails.
-func references(table []byte, f func(guest.PFN) error) error {
+// references calls f for the frame number of each present entry, until f fails.
+func references(table []byte, f func(frame uint64) error) error {
 	for slot := range entriesPerTable {
 		if pte := le.Uint64(table[slot*8:]); pte&ptePresent != 0 {
-			if err := f(guest.PFN(pte & pteFrame >> guest.PageShift)); err != nil {
+			if err := f(pte & pteFrame >> guest.PageShift); err != nil {
 				return &tableError{slot, pte, err}
 			}
 		}

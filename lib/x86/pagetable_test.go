@@ -68,8 +68,8 @@ func TestTableRoundTrip(t *testing.T) {
 		if err := l.normalise(got, table, level, compatMFN, frames.pfn); err != nil {
 			t.Fatal(err)
 		}
-		if err := references(got, func(p guest.PFN) error {
-			if uint64(p) >= uint64(len(frames.mfns)) {
+		if err := references(got, func(p uint64) error {
+			if p >= uint64(len(frames.mfns)) {
 				t.Errorf("normalised table leads to PFN %#x", p)
 			}
 			return nil

@@ -50,7 +50,7 @@ func (r *PVRestore) frame(p guest.PFN) (guest.MFN, error) {
 	switch m := r.frameOf(p); {
 	case p > r.last:
 		return 0, fmt.Errorf("PFN %#x is out of range: the P2M ends at %#x", p, r.last)
-	case m == guest.InvalidMFN || r.absent.Test(uint64(p)):
+	case m == guest.InvalidMFN || !r.types.get(p).Populates():
 		return 0, fmt.Errorf("PFN %#x is not in the stream", p)
 	default:
 		return m, nil
@@ -97,15 +97,64 @@ func (r *PVRestore) pin(ctx context.Context) error {
 	return r.host.Pin(ctx, r.info.ID, ops)
 }
 
-// release takes back pages that were sent and later said not to be there. Stock Xen leaves them in the P2M, where the
-// guest, which gave them up, loses them for good. It comes after pinning, which takes Xen's own references to frames
-// that page tables of a broken image still lead to.
+// release takes back frames of pages that are not there in the end: they were sent, or a page table led to them, before
+// the guest gave them up. Stock Xen leaves them in the P2M, where the guest loses them for good. What page tables lead to
+// even now stays, as does with stock Xen the frame of a broken page.
 func (r *PVRestore) release(ctx context.Context) error {
-	if err := r.depopulate(ctx, r.absent, func(p guest.PFN) guest.GFN { return guest.GFN(r.mfns[p]) }); err != nil {
+	spare := guest.NewBitmap(uint64(r.last) + 1)
+	found := false
+	for p, m := range r.mfns {
+		if m != guest.InvalidMFN && !r.types.get(guest.PFN(p)).Populates() {
+			spare.Set(uint64(p))
+			found = true
+		}
+	}
+	if !found {
+		return nil
+	}
+	if err := r.keepReferenced(ctx, spare); err != nil {
 		return err
 	}
-	for n, ok := r.absent.Next(0); ok; n, ok = r.absent.Next(n + 1) {
+	if err := r.depopulate(ctx, spare, func(p guest.PFN) guest.GFN { return guest.GFN(r.mfns[p]) }); err != nil {
+		return err
+	}
+	for n, ok := spare.Next(0); ok; n, ok = spare.Next(n + 1) {
 		r.mfns[n] = guest.InvalidMFN
+	}
+	return nil
+}
+
+// keepReferenced removes from spare what page tables lead to.
+func (r *PVRestore) keepReferenced(ctx context.Context, spare guest.Bitmap) error {
+	m2p, err := r.host.M2P(ctx)
+	if err != nil {
+		return err
+	}
+	for p := guest.PFN(0); p <= r.last; {
+		r.gfns = r.gfns[:0]
+		for ; p <= r.last && len(r.gfns) < xcstream.MaxBatch; p++ {
+			if r.types.get(p).Level() > 0 {
+				r.gfns = append(r.gfns, guest.GFN(r.mfns[p]))
+			}
+		}
+		if len(r.gfns) == 0 {
+			return nil
+		}
+		mapping, err := r.mapPages(ctx, guest.ReadOnly)
+		if err != nil {
+			return fmt.Errorf("page tables: %w", err)
+		}
+		for _, page := range mapping.Pages {
+			_ = references(page, func(frame uint64) error {
+				if to := m2p.PFN(guest.MFN(frame)); to <= r.last && r.mfns[to] == guest.MFN(frame) {
+					spare.Clear(uint64(to))
+				}
+				return nil
+			})
+		}
+		if err := mapping.Close(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

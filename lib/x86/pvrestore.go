@@ -18,10 +18,9 @@ type PVRestore struct {
 	l      *pvLayout // nil until X86_PV_INFO
 	domain *pvLayout // the domain's when it was opened
 	last   guest.PFN
-	p2m    []guest.PFN  // the frames of the guest's P2M; empty until X86_PV_P2M_FRAMES
-	mfns   []guest.MFN  // of each PFN, guest.InvalidMFN for none yet
-	types  typeMap      // as they came last
-	absent guest.Bitmap // PFNs that have a frame, and whose last entry said that they are not there
+	p2m    []guest.PFN // the frames of the guest's P2M; empty until X86_PV_P2M_FRAMES
+	mfns   []guest.MFN // of each PFN, guest.InvalidMFN for none yet
+	types  typeMap     // as they came last
 	vcpus  []vcpuState
 	shared xcstream.SharedInfo
 	rings  guest.Rings
@@ -111,9 +110,6 @@ func (r *PVRestore) grow(frames uint64) {
 		mfns[i] = guest.InvalidMFN
 	}
 	r.mfns = mfns
-	absent := guest.NewBitmap(frames)
-	copy(absent, r.absent)
-	r.absent = absent
 	p2m := make([]guest.PFN, r.l.p2mFrames(r.last))
 	for i := copy(p2m, r.p2m); i < len(p2m); i++ {
 		p2m[i] = guest.InvalidPFN
@@ -130,14 +126,9 @@ func (r *PVRestore) Place(ctx context.Context, entries []xcstream.PageEntry, b *
 			return err
 		}
 		r.types.set(p, t)
-		if !t.Populates() {
-			if r.mfns[p] != guest.InvalidMFN {
-				r.absent.Set(uint64(p))
-			}
-			continue
+		if t.Populates() {
+			r.want(p)
 		}
-		r.absent.Clear(uint64(p))
-		r.want(p)
 	}
 	if err := r.populate(ctx); err != nil {
 		return err
@@ -207,7 +198,8 @@ func (r *PVRestore) localiseTables(ctx context.Context, entries []xcstream.PageE
 	// Tables may come before what they lead to, and what they lead to may never come.
 	r.missing = r.missing[:0]
 	for _, t := range r.tables {
-		err := references(t.page, func(p guest.PFN) error {
+		err := references(t.page, func(frame uint64) error {
+			p := guest.PFN(frame)
 			if p > r.last {
 				return fmt.Errorf("PFN %#x is out of range: the P2M ends at %#x", p, r.last)
 			}
