@@ -150,11 +150,14 @@ func (s *Server) Unpause(id guest.DomID) error {
 		return err
 	}
 	defer l.mu.Unlock()
-	if err := s.m.MayUnpause(id); err != nil {
+	last, err := s.m.MayUnpause(id)
+	if err != nil {
 		return err
 	}
-	if err := s.attach(id, l); err != nil {
-		return err
+	if last {
+		if err := s.attach(id, l); err != nil {
+			return err
+		}
 	}
 	if err := s.m.Unpause(id); err != nil {
 		return err

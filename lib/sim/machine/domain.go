@@ -204,15 +204,17 @@ func (m *Machine) Unpause(id guest.DomID) error {
 		if err := d.mayUnpause(); err != nil {
 			return err
 		}
-		d.pauses--
-		d.ran = true
+		if d.pauses--; d.pauses == 0 {
+			d.ran = true
+		}
 		return nil
 	})
 }
 
-// MayUnpause reports what Unpause would answer.
-func (m *Machine) MayUnpause(id guest.DomID) error {
-	return m.with("unpause", id, (*domain).mayUnpause)
+// MayUnpause reports what Unpause would answer, and whether it would take the last pause away.
+func (m *Machine) MayUnpause(id guest.DomID) (last bool, err error) {
+	err = m.with("unpause", id, func(d *domain) error { last = d.pauses == 1; return d.mayUnpause() })
+	return last, err
 }
 
 func (d *domain) mayUnpause() error {
@@ -221,7 +223,7 @@ func (d *domain) mayUnpause() error {
 		return refuse(unix.EINVAL, "it is dying")
 	case d.pauses == 0:
 		return refuse(unix.EINVAL, "it is not paused")
-	case !d.vcpus[0].initialised:
+	case d.pauses == 1 && !d.vcpus[0].initialised:
 		return refuse(unix.EINVAL, "its vCPU 0 was never given a context")
 	}
 	return nil

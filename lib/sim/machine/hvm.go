@@ -16,6 +16,7 @@ type hvmRecord struct {
 	perVCPU bool // its instance is a vCPU's number
 	two     bool // instances 0 and 1, else 0 only
 	shorter bool // one of an older release, cut off at the end, is zero-extended
+	least   int  // but never to fewer octets than this
 	longer  bool // of variable length
 	noPVH   bool // of a device that PVH domains lack
 }
@@ -33,30 +34,29 @@ const (
 	hvmDescriptor = 8
 	hvmMagic      = 0x54381286
 	hvmVersion    = 1
-	hvmCPUCompat  = 1016 // the CPU record of ancient releases, without its last fields
 )
 
 // hvmRecords is the record types by code. hvmRecordOf adapts them to a release.
 var hvmRecords = [...]hvmRecord{
 	hvmEnd:    {name: "END"},
 	hvmHeader: {name: "HEADER", length: 24},
-	hvmCPU:    {name: "CPU", length: 1032, perVCPU: true, shorter: true},
+	hvmCPU:    {name: "CPU", length: 1032, perVCPU: true, shorter: true, least: 1016},
 	3:         {name: "PIC", length: 8, two: true, noPVH: true},
 	4:         {name: "IOAPIC", length: 400, noPVH: true},
-	5:         {name: "LAPIC", length: 24, perVCPU: true, shorter: true},
+	5:         {name: "LAPIC", length: 24, perVCPU: true, shorter: true, least: 24},
 	6:         {name: "LAPIC_REGS", length: 1024, perVCPU: true},
 	7:         {name: "PCI_IRQ", length: 16},
 	8:         {name: "ISA_IRQ", length: 8},
 	9:         {name: "PCI_LINK", length: 8},
 	10:        {name: "PIT", length: 56, noPVH: true},
-	11:        {name: "RTC", length: 24, shorter: true, noPVH: true},
+	11:        {name: "RTC", length: 24, shorter: true, least: 16, noPVH: true},
 	12:        {name: "HPET", length: 1048, noPVH: true},
 	13:        {name: "PMTIMER", length: 8, noPVH: true},
 	14:        {name: "MTRR", length: 240, perVCPU: true},
-	15:        {name: "VIRIDIAN_DOMAIN", length: 32, shorter: true},
+	15:        {name: "VIRIDIAN_DOMAIN", length: 32, shorter: true, least: 32},
 	hvmXSave:  {name: "CPU_XSAVE", length: 24 + xsaveMin, perVCPU: true, longer: true},
-	17:        {name: "VIRIDIAN_VCPU", length: 216, perVCPU: true, shorter: true},
-	18:        {name: "VMCE_VCPU", length: 32, perVCPU: true, shorter: true},
+	17:        {name: "VIRIDIAN_VCPU", length: 216, perVCPU: true, shorter: true, least: 8},
+	18:        {name: "VMCE_VCPU", length: 32, perVCPU: true, shorter: true, least: 24},
 	19:        {name: "TSC_ADJUST", length: 8, perVCPU: true},
 	hvmMSRs:   {name: "CPU_MSR", length: 8, perVCPU: true, longer: true},
 }
@@ -172,8 +172,7 @@ func (d *domain) checkHVMRecord(code, instance uint16, body []byte) (name string
 		return rec.name, refuse(unix.ENODEV, "a PVH domain has no such device")
 	case int(instance) >= instances:
 		return rec.name, refuse(unix.EINVAL, "there are %d", instances)
-	case n == rec.length, code == hvmCPU && n == hvmCPUCompat:
-	case n < rec.length && (!rec.shorter || n == 0), n > rec.length && !rec.longer:
+	case n < rec.length && !(rec.shorter && n >= rec.least), n > rec.length && !rec.longer:
 		return rec.name, refuse(unix.EINVAL, "%d octets; Xen %v wants %d", n, d.m.release, rec.length)
 	}
 	switch code {

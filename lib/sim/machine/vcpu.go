@@ -128,7 +128,7 @@ func (d *domain) setVCPUContext(n uint32, c []byte) error {
 	}
 	if v.initialised {
 		if err := l.sameTables(v.context, c); err != nil {
-			return refuse(unix.EOPNOTSUPP, "vCPU %d: %v", n, err)
+			return refuse(errnoOf(err), "vCPU %d: %s", n, whyOf(err))
 		}
 	} else if err := d.loadTables(v, c); err != nil {
 		return refuse(errnoOf(err), "vCPU %d: %s", n, whyOf(err))
@@ -153,7 +153,7 @@ func (l *layout) sameTables(a, b []byte) error {
 			continue
 		}
 		if !bytes.Equal(a[f.off:f.to], b[f.off:f.to]) {
-			return &refusal{unix.EOPNOTSUPP, f.name + " of a vCPU in use cannot change"}
+			return refuse(unix.EOPNOTSUPP, "%s of a vCPU in use cannot change", f.name)
 		}
 	}
 	return nil
