@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+
+	"xenferry/lib/cli"
+)
+
+//go:embed doc.go
+var doc string
+
+func main() { cli.Main(doc, run) }
+
+// commands are the words that may follow the program's name.
+var commands = map[string]func(ctx context.Context, env *cli.Env, args []string) error{
+	"unwrap": unwrap,
+}
+
+func run(ctx context.Context, env *cli.Env) error {
+	flags := cli.Flags(env)
+	flags.SetInterspersed(false)
+	words, err := cli.Parse(flags, env.Args)
+	if err != nil {
+		return err
+	}
+	if len(words) == 0 {
+		return cli.Usagef("no command")
+	}
+	command, ok := commands[words[0]]
+	if !ok {
+		return cli.Usagef("no such command: %s", words[0])
+	}
+	return command(ctx, env, words[1:])
+}
