@@ -34,7 +34,7 @@ func draw(r *rand.Rand) plan {
 	p := plan{
 		from: releases[from], to: releases[from+r.IntN(len(releases)-from)], kind: pick(r, guest.PV64, guest.PV32, guest.HVM, guest.PVH),
 		log: pick(r, "kernel", "software"), ahead: time.Duration(r.IntN(150)) * time.Millisecond,
-		form: pick(r, "pipe", "migrate", "file"),
+		form: pick(r, "pipe", "pipe", "migrate", "migrate", "file"),
 	}
 	shape := pick(r, "idle", "uniform", "zipf", "sweep", "page-table", "balloon")
 	p.create = []string{
@@ -45,7 +45,7 @@ func draw(r *rand.Rand) plan {
 	if p.kind.PV() {
 		p.create = append(p.create, "--p2m", pick(r, "tree", "linear"))
 	}
-	if r.IntN(8) > 0 && p.form != "file" {
+	if p.form != "file" {
 		p.save = append(p.save, "--live", "--max-iterations", strconv.Itoa(1+r.IntN(7)), "--min-dirty", strconv.Itoa(r.IntN(400)))
 		if r.IntN(5) == 0 {
 			p.save = append(p.save, "--debug-verify")
@@ -67,11 +67,13 @@ func TestMigrations(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n := count(60, 20, 200)
-	t.Logf("XENFERRY_SEED=%d repeats these %d migrations", seed, n)
-	for i := range n {
-		r := rand.New(rand.NewPCG(seed, uint64(i)))
-		p := draw(r)
+	n := count(200, 60, 200)
+	t.Logf("XENFERRY_SEED=%d repeats these %d live migrations, and the saves to a file among them", seed, n)
+	for i := 0; n > 0; i++ {
+		p := draw(rand.New(rand.NewPCG(seed, uint64(i))))
+		if p.form != "file" {
+			n--
+		}
 		t.Run(fmt.Sprintf("%d-%v-%s", i, p.kind, p.form), func(t *testing.T) {
 			defer func() {
 				if t.Failed() {

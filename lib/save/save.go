@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"xenferry/lib/guest"
@@ -85,6 +86,10 @@ func (s *saver) head(ctx context.Context) error {
 	}
 	if s.opt.Version >= xcstream.Version3 {
 		static = append(static, xcstream.Record{Type: xcstream.TypeStaticDataEnd})
+	} else {
+		static = slices.DeleteFunc(static, func(r xcstream.Record) bool { // unknown to Xen 4.13 and older
+			return r.Type == xcstream.TypeX86CPUIDPolicy || r.Type == xcstream.TypeX86MSRPolicy
+		})
 	}
 	if s.opt.Spec != nil {
 		static = append(static, xcstream.Record{Type: xcstream.TypeDomain, Body: xcstream.Domain{Spec: *s.opt.Spec}})

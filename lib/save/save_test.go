@@ -41,7 +41,8 @@ func (s *script) Domain() xcstream.DomainHeader {
 	return xcstream.DomainHeader{Type: xcstream.DomainHVM}
 }
 func (s *script) Static(context.Context) ([]xcstream.Record, error) {
-	return nil, s.call("static")
+	policy := xcstream.CPUIDPolicy{{Leaf: 1}}
+	return []xcstream.Record{{Type: xcstream.TypeX86CPUIDPolicy, Body: policy}}, s.call("static")
 }
 func (s *script) Begin(context.Context) ([]xcstream.Record, error) { return nil, s.call("begin") }
 func (s *script) Frames() uint64                                   { return s.frames }
@@ -182,12 +183,12 @@ func TestRecords(t *testing.T) {
 		opt  Options
 		want []xcstream.Type
 	}{
-		{Options{Version: 3}, []xcstream.Type{xcstream.TypeStaticDataEnd, xcstream.TypePageData, xcstream.TypeEnd}},
+		{Options{Version: 3}, []xcstream.Type{xcstream.TypeX86CPUIDPolicy, xcstream.TypeStaticDataEnd, xcstream.TypePageData, xcstream.TypeEnd}},
 		{Options{Version: 2}, []xcstream.Type{xcstream.TypePageData, xcstream.TypeEnd}},
-		{Options{Version: 3, Spec: spec}, []xcstream.Type{xcstream.TypeStaticDataEnd, xcstream.TypeDomain, xcstream.TypePageData, xcstream.TypeEnd}},
+		{Options{Version: 3, Spec: spec}, []xcstream.Type{xcstream.TypeX86CPUIDPolicy, xcstream.TypeStaticDataEnd, xcstream.TypeDomain, xcstream.TypePageData, xcstream.TypeEnd}},
 		{
 			Options{Version: 3, Live: true, Verify: true},
-			[]xcstream.Type{xcstream.TypeStaticDataEnd, xcstream.TypePageData, xcstream.TypeVerify, xcstream.TypePageData, xcstream.TypeEnd},
+			[]xcstream.Type{xcstream.TypeX86CPUIDPolicy, xcstream.TypeStaticDataEnd, xcstream.TypePageData, xcstream.TypeVerify, xcstream.TypePageData, xcstream.TypeEnd},
 		},
 	} {
 		var out bytes.Buffer
