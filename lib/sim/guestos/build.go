@@ -244,6 +244,9 @@ func ringDigest(page []byte) uint32 {
 	return crc32.Update(crc32.Checksum(page[:connection], t), t, page[connection+1:])
 }
 
+// emptyRing is the digest of a ring that a restore has emptied.
+var emptyRing = ringDigest(make([]byte, guest.PageSize))
+
 // fillStatic writes the pages whose contents never change, and takes the digests of all that have one.
 func (b *builder) fillStatic() error {
 	for i, r := range b.roles {

@@ -138,7 +138,7 @@ func (k *Kernel) checkPage(r *Report, s *sums, i uint64, scratch []byte) {
 			r.add(Altered, p)
 		}
 	case roleRing:
-		if ringDigest(page) != rec.digest() && (k.Kind.PV() || bytes.ContainsFunc(page, func(c rune) bool { return c != 0 })) {
+		if d := ringDigest(page); d != rec.digest() && (k.Kind.PV() || d != emptyRing) {
 			r.add(Altered, p)
 		}
 	case roleL1, roleL2, roleL3, roleL4:
