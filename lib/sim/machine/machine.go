@@ -80,7 +80,7 @@ func New(o Options) (_ *Machine, err error) {
 		release: o.Release,
 		scrub:   o.Scrub,
 		frames:  make([]frame, n),
-		rng:     rand.New(rand.NewPCG(o.Seed, 0x58656e)),
+		rng:     newRand(o.Seed),
 		holds:   map[uint64]*hold{},
 	}
 	defer func() {
@@ -203,3 +203,5 @@ func fill(b []byte, v byte) {
 		b[i] = v
 	}
 }
+
+func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0x58656e)) }
