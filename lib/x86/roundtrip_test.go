@@ -8,10 +8,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"xenferry/lib/guest"
 	"xenferry/lib/restore"
 	"xenferry/lib/save"
+	"xenferry/lib/sim"
 	"xenferry/lib/sim/guestos"
+	"xenferry/lib/sim/machine"
+	"xenferry/lib/sim/simtest"
 	"xenferry/lib/x86"
 	"xenferry/lib/xcstream"
 )
@@ -21,41 +26,93 @@ var (
 	_ restore.Guest = x86.Target(nil)
 )
 
-var release = guest.Release{Major: 4, Minor: 17}
+var (
+	xen414 = guest.Release{Major: 4, Minor: 14}
+	xen417 = guest.Release{Major: 4, Minor: 17}
+	xen422 = guest.Release{Major: 4, Minor: 22}
+)
 
-// source is a guest on a host of its own.
-type source struct {
-	host machineHost
-	id   guest.DomID
-	os   *guestos.Kernel
+// domain is a domain on a simulated host of its own.
+type domain struct {
+	server *sim.Server
+	host   *sim.Client
+	id     guest.DomID
+	os     *guestos.Kernel // nil until it is built or found
 }
 
-func build(t testing.TB, o guestos.Options) *source {
+// newDomain makes a domain for a guest.
+func newDomain(t testing.TB, o guestos.Options, release guest.Release, seed uint64) *domain {
 	t.Helper()
-	h := newHost(t, o.Pages, release, o.Seed)
-	id := h.create(t, o.Kind, o.VCPUs, o.MaxPages())
-	os, err := guestos.Build(h.hypervisor(t, id), o)
+	server, host := simtest.NewServer(t, sim.Options{Options: machine.Options{
+		Memory: (o.Pages + 4096) * guest.PageSize, Release: release, Seed: seed, Scrub: true,
+	}})
+	spec := guest.Spec{Kind: o.Kind, VCPUs: o.VCPUs, MaxPages: o.MaxPages(), UUID: uuid.UUID{7}}
+	id, err := host.Create(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &domain{server: server, host: host, id: id}
+}
+
+// hypervisor is what the domain's guest sees.
+func (d *domain) hypervisor(t testing.TB) guestos.Hypervisor {
+	t.Helper()
+	v, err := d.server.View(d.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// build makes a guest.
+func build(t testing.TB, o guestos.Options, release guest.Release) *domain {
+	t.Helper()
+	d := newDomain(t, o, release, o.Seed)
+	os, err := guestos.Build(d.hypervisor(t), o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(os.Stop)
-	return &source{h, id, os}
+	d.os = os
+	return d
 }
 
-// suspend makes source a save.Control.
-func (s *source) Suspend(ctx context.Context) error {
-	if err := s.os.Suspend(ctx); err != nil {
+// attach finds the guest of a restored domain.
+func (d *domain) attach(t testing.TB) {
+	t.Helper()
+	os, err := guestos.Attach(d.hypervisor(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(os.Stop)
+	d.os = os
+}
+
+// control suspends a guest, and does something after that.
+type control struct {
+	*domain
+	suspend func(context.Context) error
+	then    func()
+}
+
+func (c control) Suspend(ctx context.Context) error {
+	suspend := c.suspend
+	if suspend == nil {
+		suspend = c.os.Suspend
+	}
+	if err := suspend(ctx); err != nil {
 		return err
 	}
-	return s.host.m.Shutdown(s.id, guest.ShutdownSuspend)
+	if c.then != nil {
+		c.then()
+	}
+	return c.host.Shutdown(ctx, c.id, guest.ShutdownSuspend)
 }
 
-func (s *source) Commit(context.Context) error { return nil }
+func (c control) Commit(context.Context) error { return nil }
 
 // quiet is an Observer of both directions.
-type quiet struct {
-	t testing.TB
-}
+type quiet struct{ t testing.TB }
 
 func (quiet) Begin(save.Round)        {}
 func (quiet) Sent(save.Progress)      {}
@@ -64,34 +121,60 @@ func (quiet) Suspended(time.Duration) {}
 func (quiet) Received(int, int)       {}
 func (q quiet) Differ(p []guest.PFN)  { q.t.Errorf("VERIFY: %d pages differ, first %#x", len(p), p[0]) }
 
-// save writes the source's stream.
-func (s *source) save(t testing.TB, o save.Options) []byte {
+// save writes the domain's stream.
+func (c control) save(t testing.TB, o save.Options) ([]byte, error) {
 	t.Helper()
-	g, err := x86.OpenSave(t.Context(), s.host, s.id)
+	g, err := x86.OpenSave(t.Context(), c.host, c.id)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	o.Version = xcstream.Version3
+	var out bytes.Buffer
+	err = save.Run(t.Context(), g, &out, o, c, quiet{t})
+	return out.Bytes(), err
+}
+
+// mustSave is save that may not fail.
+func (c control) mustSave(t testing.TB, o save.Options) []byte {
+	t.Helper()
+	stream, err := c.save(t, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer g.Close()
-	o.Version = xcstream.Version3
-	var out bytes.Buffer
-	if err := save.Run(t.Context(), g, &out, o, s, quiet{t}); err != nil {
-		t.Fatal(err)
-	}
-	return out.Bytes()
+	return stream
 }
 
-// load restores a stream into a new domain on host h.
-func load(t testing.TB, h machineHost, id guest.DomID, stream []byte) (guest.Rings, error) {
+// load restores a stream into the domain, and returns what is behind it.
+func (d *domain) load(t testing.TB, stream []byte) ([]byte, error) {
 	t.Helper()
 	open := func(ctx context.Context, o restore.Opening) (restore.Guest, error) {
-		return x86.OpenRestore(ctx, h, id, o.Domain)
+		return x86.OpenRestore(ctx, d.host, d.id, o.Domain)
 	}
 	in := bytes.NewReader(stream)
-	rings, err := restore.Run(t.Context(), in, open, quiet{t})
-	if err == nil && in.Len() > 0 {
-		t.Errorf("%d octets of the stream were not read", in.Len())
+	_, err := restore.Run(t.Context(), in, open, quiet{t})
+	return stream[len(stream)-in.Len():], err
+}
+
+func (d *domain) mustLoad(t testing.TB, stream []byte) {
+	t.Helper()
+	if rest, err := d.load(t, stream); err != nil || len(rest) > 0 {
+		t.Fatalf("restore: %v, %d octets left", err, len(rest))
 	}
-	return rings, err
+}
+
+// totPages is how many frames the domain has.
+func (d *domain) totPages(t testing.TB) uint64 {
+	t.Helper()
+	info, err := d.host.Info(t.Context(), d.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.TotPages
 }
 
 // passes fails the test unless the guest proves itself.
@@ -109,48 +192,83 @@ func kinds() (os []guestos.Options) {
 			os = append(os, guestos.Options{Kind: k, P2M: p})
 		}
 	}
-	return append(os, guestos.Options{Kind: guest.HVM}, guestos.Options{Kind: guest.PVH})
+	os = append(os, guestos.Options{Kind: guest.HVM}, guestos.Options{Kind: guest.PVH})
+	for i := range os {
+		os[i].Pages, os[i].VCPUs, os[i].Online, os[i].Seed = 2000, 3, 2, 42
+		os[i].Fill = guestos.Fill{Zero: 0.2, Text: 0.3}
+	}
+	return os
 }
 
-// TestRoundTrip moves guests of every kind to another host, stopped and while they run, twice in a row, and has them
-// prove themselves on the way.
+// TestRoundTrip moves guests of every kind from host to host, while they run and stopped, and has them prove
+// themselves on the way.
 func TestRoundTrip(t *testing.T) {
 	for _, o := range kinds() {
 		for _, shape := range guestos.Shapes {
-			o.Pages, o.VCPUs, o.Online, o.Seed = 3000, 3, 2, 42
-			o.Workload, o.Fill = guestos.Workload{Shape: shape}, guestos.Fill{Zero: 0.2, Text: 0.3}
+			o.Workload = guestos.Workload{Shape: shape, Rate: 20000}
 			t.Run(fmt.Sprintf("%v%s/%s", o.Kind, o.P2M, shape), func(t *testing.T) {
-				s := build(t, o)
-				for hop := range 3 {
+				d := build(t, o, xen414)
+				for hop, release := range []guest.Release{xen417, xen417, xen422} {
 					live := hop != 1
-					if err := s.os.Step(300); err != nil {
+					if err := d.os.Step(100); err != nil {
 						t.Fatal(err)
 					}
 					if live {
-						s.os.Start()
+						d.os.Start()
 					}
-					stream := s.save(t, save.Options{Live: live, Verify: live})
-					witness := s.os.Witness()
-					passes(t, "source", s.os.CheckAgainst(witness))
+					stream := control{domain: d}.mustSave(t, save.Options{Live: live, Verify: live})
+					witness := d.os.Witness()
+					passes(t, "source", d.os.CheckAgainst(witness))
 
-					h := newHost(t, o.Pages, release, uint64(hop)+7)
-					id := h.create(t, o.Kind, o.VCPUs, o.MaxPages())
-					if _, err := load(t, h, id, stream); err != nil {
+					to := newDomain(t, o, release, uint64(hop))
+					to.mustLoad(t, stream)
+					if got, want := to.totPages(t), d.totPages(t); got != want {
+						t.Errorf("the target has %d pages, the source %d", got, want)
+					}
+					to.attach(t)
+					passes(t, "target", to.os.CheckAgainst(witness))
+					to.os.Resumed(false)
+					if err := to.os.Step(100); err != nil {
 						t.Fatal(err)
 					}
-					os, err := guestos.Attach(h.hypervisor(t, id))
-					if err != nil {
-						t.Fatal(err)
-					}
-					passes(t, "target", os.CheckAgainst(witness))
-					os.Resumed(false)
-					s = &source{h, id, os}
-					if err := s.os.Step(300); err != nil {
-						t.Fatal(err)
-					}
-					passes(t, "target, running", s.os.CheckAgainst(witness))
+					passes(t, "target, running", to.os.CheckAgainst(witness))
+					d = to
 				}
 			})
 		}
+	}
+}
+
+// TestUnrunAgain saves a restored domain that never ran. Of a linear P2M the restored shared_info must tell; a tree is
+// its guest's to build anew.
+func TestUnrunAgain(t *testing.T) {
+	for _, o := range kinds() {
+		t.Run(fmt.Sprintf("%v%s", o.Kind, o.P2M), func(t *testing.T) {
+			d := build(t, o, xen417)
+			first := control{domain: d}.mustSave(t, save.Options{})
+			witness := d.os.Witness()
+
+			to := newDomain(t, o, xen417, 1)
+			to.mustLoad(t, first)
+			c := control{domain: to, suspend: guestos.NewPassive(to.hypervisor(t)).Suspend}
+			if o.P2M == guestos.Tree {
+				if _, err := c.save(t, save.Options{}); err == nil {
+					t.Error("a P2M tree that nobody built was found")
+				}
+				to.attach(t)
+				if err := to.os.Suspend(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				c.suspend = func(context.Context) error { return nil }
+			}
+			second := c.mustSave(t, save.Options{})
+			if o.P2M != guestos.Tree {
+				compareStreams(t, first, second)
+			}
+			again := newDomain(t, o, xen417, 2)
+			again.mustLoad(t, second)
+			again.attach(t)
+			passes(t, "second target", again.os.CheckAgainst(witness))
+		})
 	}
 }
