@@ -3,7 +3,6 @@ package cmd_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -250,23 +249,4 @@ func eventually(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("never: %s", what)
 		}
 	}
-}
-
-var errNoCapture = errors.New("no captured streams: set XENFERRY_DATA to their folder")
-
-// capture is the path of a stream that stock Xen wrote.
-func capture(t *testing.T, name string) string {
-	t.Helper()
-	dir := os.Getenv("XENFERRY_DATA")
-	if dir == "" {
-		dir = filepath.Join("..", "..", "shared", "data")
-	}
-	path := filepath.Join(dir, name)
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("XENFERRY_CI") != "" {
-			t.Fatal(errNoCapture)
-		}
-		t.Skip(errNoCapture)
-	}
-	return path
 }

@@ -29,7 +29,7 @@ func TestKill(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			a, b := newHost(t, "--memory", "128M"), newHost(t, "--memory", "128M")
 			seen := map[string]int{}
-			for i := range count(12, 3, 50) {
+			for i := range count(50, 10, 50) {
 				kind := pick(r, "pv64", "pv32", "hvm", "pvh")
 				a.create(t, append(busy, "--kind", kind)...)
 				outcome := killOnce(t, a, b, victim, moment(r), r.IntN(2) == 0)
@@ -130,7 +130,7 @@ func TestKillMigrate(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	a, b := newHost(t, "--memory", "128M"), newHost(t, "--memory", "128M")
 	seen := map[string]int{}
-	for range count(24, 4, 150) {
+	for range count(60, 12, 200) {
 		victim := pick(r, "xc-save", "xc-restore", "xenferry-guard", "cat")
 		a.create(t, append(busy, "--kind", pick(r, "pv64", "pvh"))...)
 		p := start(t, "setsid", "../scripts/migrate", "--from", a.spec, "--to", b.spec, "--via", "cat", "g", "--", "--live")

@@ -85,6 +85,8 @@ func (s *saving) accept() error {
 		return fmt.Errorf("domain %d is dying", s.d.ID)
 	case s.d.Shutdown && !s.d.Suspended():
 		return fmt.Errorf("domain %d has shut down for reason %d: only a domain that runs or is suspended can be saved", s.d.ID, s.d.Reason)
+	case s.d.Paused && !s.d.Shutdown:
+		return fmt.Errorf("domain %d is paused and cannot suspend itself: unpause it first", s.d.ID)
 	case s.d.LogDirty:
 		return fmt.Errorf("domain %d has a log of dirty pages already: is it being saved?", s.d.ID)
 	}
@@ -141,7 +143,7 @@ func (s *saving) Suspend(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.opt.SuspendTimeout, fmt.Errorf("the guest did not suspend within %v", s.opt.SuspendTimeout))
 	defer cancel()
 	if err := s.h.Suspend(ctx, s.d.ID); err != nil {
-		return fmt.Errorf("suspend domain %d: %w", s.d.ID, err)
+		return err
 	}
 	info, err := s.h.Info(ctx, s.d.ID)
 	if err == nil && !info.Suspended() {

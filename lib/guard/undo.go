@@ -65,13 +65,17 @@ func Undo(ctx context.Context, h Host, log zerolog.Logger, s State) error {
 }
 
 // Resume lets a domain run on that is suspended, or was asked to suspend and is about to: then it waits for that first,
-// as a guest that suspends later would stay so.
+// as a guest that suspends later would stay so. One that did not suspend after all runs already.
 func Resume(ctx context.Context, h Host, id guest.DomID) error {
 	ctx, cancel := context.WithTimeout(ctx, suspendTime)
 	defer cancel()
 	if err := h.Suspend(ctx, id); err != nil {
-		if info, e := h.Info(ctx, id); e != nil || !info.Suspended() {
-			return err
+		info, e := h.Info(context.WithoutCancel(ctx), id)
+		if e != nil {
+			return errors.Join(err, e)
+		}
+		if !info.Suspended() {
+			return nil
 		}
 	}
 	return h.Resume(ctx, id)
