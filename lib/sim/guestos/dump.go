@@ -158,6 +158,10 @@ func dumpVCPU(hv Hypervisor, n uint32) (v VCPUPicture) {
 		v.Error = err.Error()
 		return v
 	}
+	kind := hv.Spec().Kind
+	if !kind.PV() {
+		return dumpHVMCPU(hv, n, v)
+	}
 	c, err := hv.VCPUContext(n)
 	if err != nil {
 		if v.Online {
@@ -165,9 +169,23 @@ func dumpVCPU(hv Hypervisor, n uint32) (v VCPUPicture) {
 		}
 		return v
 	}
-	kind := hv.Spec().Kind
 	l, w := contextOf(kind), kind.Width()
 	v.RIP, v.RAX, v.RDX, v.CR3 = word(c[l.rip:], w), word(c[l.rax:], w), word(c[l.rdx:], w), word(c[l.cr3:], w)
+	return v
+}
+
+// dumpHVMCPU adds what is in a vCPU's record of the HVM context.
+func dumpHVMCPU(hv Hypervisor, n uint32, v VCPUPicture) VCPUPicture {
+	blob, err := hv.HVMContext()
+	if err == nil {
+		var c []byte
+		if c, err = findHVMRecord(blob, hvmCPU, uint16(n)); err == nil && len(c) >= hvmCPUSize {
+			v.RIP, v.RAX, v.RDX, v.CR3 = le.Uint64(c[hvmRIP:]), le.Uint64(c[hvmRAX:]), le.Uint64(c[hvmRDX:]), le.Uint64(c[hvmCR3:])
+		}
+	}
+	if err != nil && v.Online {
+		v.Error = err.Error()
+	}
 	return v
 }
 

@@ -33,6 +33,7 @@ const (
 	hvmCPUSize = 1032
 	hvmRAX     = 512
 	hvmRBX     = 520
+	hvmRDX     = 536
 	hvmRIP     = 640
 	hvmRFlags  = 648
 	hvmCR0     = 656
@@ -281,17 +282,17 @@ func (k *Kernel) hvmParams() []hvmParam {
 		{paramStorePFN, at(specialStore)},
 		{paramConsolePFN, at(specialConsole)},
 		{paramIdentPT, at(specialIdentPT) << guest.PageShift},
+		{paramIOReqPFN, at(specialIOReq)},
+		{paramBufIOReqPFN, at(specialBufIOReq)},
+		{paramPagingRing, at(specialPaging)},
+		{paramMonitorRing, at(specialAccess)},
+		{paramSharingRing, at(specialSharing)},
 	}
 	if k.Kind == guest.PVH {
 		return ps
 	}
 	return append(ps,
-		hvmParam{paramIOReqPFN, at(specialIOReq)},
-		hvmParam{paramBufIOReqPFN, at(specialBufIOReq)},
 		hvmParam{paramACPIIOPorts, 1},
-		hvmParam{paramPagingRing, at(specialPaging)},
-		hvmParam{paramMonitorRing, at(specialAccess)},
-		hvmParam{paramSharingRing, at(specialSharing)},
 		hvmParam{paramIOReqServer, uint64(ioreqPages)},
 		hvmParam{paramIOReqServers, 8},
 		hvmParam{paramVM86TSSSized, 0x80<<32 | uint64(vgaHole-1)<<guest.PageShift},
