@@ -76,7 +76,8 @@ func (r *Reader) moveTo(w *Writer, n uint64, move func(n int) (int, error)) (don
 			if err := wait(w.fd, unix.POLLOUT, r.wake); err != nil {
 				return done, r.cause(err)
 			}
-		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EXDEV), errors.Is(err, unix.EOPNOTSUPP):
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EBADF), errors.Is(err, unix.EXDEV),
+			errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EOPNOTSUPP):
 			return done, errors.ErrUnsupported // such as a file opened to append, or two file systems
 		case err != nil:
 			return done, fmt.Errorf("move from descriptor %d to %d: %w", r.fd, w.fd, err)
