@@ -2,6 +2,7 @@ package xcstream
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"math"
 	"reflect"
@@ -167,6 +168,30 @@ func TestPageEntry(t *testing.T) {
 	})
 	if e := PageEntry(math.MaxUint64); e.Reserved() != 0xff || e.Type() != guest.XTab || e.PFN() != 1<<52-1 {
 		t.Errorf("all ones: %v %v %v", e.Reserved(), e.Type(), e.PFN())
+	}
+}
+
+// The octets that the specification fixes.
+func TestFixed(t *testing.T) {
+	page := make([]byte, guest.PageSize)
+	for want, w := range map[string]func(*Writer) error{
+		"ffffffffffffffff58454e46000000030000000000000000" + "01000000" + "0c000000" + "04000000" + "11000000": func(w *Writer) error {
+			return w.Headers(ImageHeader{Version: Version3}, DomainHeader{DomainPV, guest.Release{Major: 4, Minor: 17}})
+		},
+		"1000000000000000": func(w *Writer) error { return w.Record(Record{Type: TypeStaticDataEnd}) },
+		"0000000000000000": func(w *Writer) error { return w.Record(Record{Type: TypeEnd}) },
+		"0100000010100000" + "0100000000000000" + "0000000000000000" + hex.EncodeToString(page): func(w *Writer) error {
+			return w.PageData([]PageEntry{NewPageEntry(0, guest.NoTab)}, [][]byte{page})
+		},
+		"0600000018000000" + "0300000000000000" + "01000000000000000200000000000000": func(w *Writer) error {
+			return w.Record(Record{TypeX86PVVCPUXSave, VCPU{3, []byte{1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0}}})
+		},
+		"0900000003000000" + "0102030000000000": func(w *Writer) error { return w.Record(Record{TypeHVMContext, Raw{1, 2, 3}}) },
+	} {
+		var out bytes.Buffer
+		if err := w(NewWriter(&out)); err != nil || hex.EncodeToString(out.Bytes()) != want {
+			t.Errorf("%x, %v, want %s", out.Bytes(), err, want)
+		}
 	}
 }
 

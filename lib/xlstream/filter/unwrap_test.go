@@ -3,6 +3,7 @@ package filter
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -276,12 +277,40 @@ func (i *image) record(r *xcstream.Reader, order *xcstream.Order, t xcstream.Typ
 		}
 		i.entries = len(entries)
 		for _, e := range entries {
-			_, err := e.View()
+			v, err := e.View()
 			if err := errors.Join(err, e.LoadableBy(r.Domain.Xen)); err != nil {
 				return err
+			}
+			if m, ok := v.(*xcstream.HVMMTRRData); ok && (m.PAT != 0x0007040600070406 || m.Cap != 0x508) {
+				return fmt.Errorf("PAT %#x, MTRR capabilities %#x: not those of every Xen guest", m.PAT, m.Cap)
+			}
+			if c, ok := v.(*xcstream.HVMCPUData); ok && (c.CR0>>31 != 1 || c.EFER&0x500 != 0x500 || c.TSC == 0) {
+				return fmt.Errorf("cr0 %#x, efer %#x, tsc %#x: not of a running 64-bit kernel", c.CR0, c.EFER, c.TSC)
 			}
 		}
 		return xcstream.CheckHVMContext(entries)
 	}
 	return nil
+}
+
+func FuzzUnwrap(f *testing.F) {
+	for _, format := range []string{testkit.LibXC, testkit.LibXL, testkit.XL} {
+		for _, v := range vectors(f, format) {
+			f.Add(v.Data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var p parts
+		src := bytes.NewReader(in)
+		if err := Unwrap(src, p.outputs()); err != nil {
+			var at *record.Error
+			if !errors.As(err, &at) || !record.IsInvalid(err) {
+				t.Errorf("an error without place or kind: %v", err)
+			}
+			return
+		}
+		if !bytes.Contains(in[:len(in)-src.Len()], p.image.Bytes()) {
+			t.Errorf("% x: the image is not what was in it", in)
+		}
+	})
 }
