@@ -152,7 +152,8 @@ func (p plan) throughFile(t *testing.T, save, restore []string) {
 	if s.wait() != 0 {
 		t.Fatalf("xc-save: %s", s.stderr.String())
 	}
-	run(t, "verify-v2", "-i", image)
+	run(t, "verify-v2", "-q", "-i", image)
+	reference(t, image)
 	if f, err = os.Open(image); err != nil {
 		t.Fatal(err)
 	}
