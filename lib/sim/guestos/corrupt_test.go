@@ -10,7 +10,7 @@ import (
 )
 
 // find is the first page of a role that holds, by its record, what ok wants.
-func find(t testing.TB, k *Kernel, ok func(r record) bool) guest.PFN {
+func find(t tb, k *Kernel, ok func(r record) bool) guest.PFN {
 	t.Helper()
 	for i := range k.pages() {
 		if ok(k.recordAt(i)) {
@@ -26,7 +26,7 @@ func written(r record) bool { return r.role() == roleData && r.version() > 1 }
 func hasRole(want role) func(record) bool { return func(r record) bool { return r.role() == want } }
 
 // entryOf is the page table, and the entry in it, by which the direct map has page p.
-func entryOf(t testing.TB, k *Kernel, p guest.PFN) (page []byte, i int) {
+func entryOf(t tb, k *Kernel, p guest.PFN) (page []byte, i int) {
 	t.Helper()
 	va, _ := k.space.directAddr(p)
 	table, i, err := k.lookup(va, 1)

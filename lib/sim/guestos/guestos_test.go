@@ -12,8 +12,16 @@ import (
 	"xenferry/lib/sim/machine"
 )
 
+// tb is what testing.T and rapid.T have in common.
+type tb interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Cleanup(func())
+}
+
 // newDomain makes a domain for a guest on a machine of its own.
-func newDomain(t testing.TB, o Options) Hypervisor {
+func newDomain(t tb, o Options) Hypervisor {
 	t.Helper()
 	m, err := machine.New(machine.Options{Memory: (o.Pages + 4096) * guest.PageSize, Seed: o.Seed, Scrub: true, Log: machine.LogSoftware})
 	if err != nil {
@@ -31,7 +39,7 @@ func newDomain(t testing.TB, o Options) Hypervisor {
 	return v
 }
 
-func build(t testing.TB, o Options) *Kernel {
+func build(t tb, o Options) *Kernel {
 	t.Helper()
 	k, err := Build(newDomain(t, o), o)
 	if err != nil {
@@ -41,7 +49,7 @@ func build(t testing.TB, o Options) *Kernel {
 }
 
 // passes fails the test unless the guest proves itself.
-func passes(t testing.TB, when string, r *Report) {
+func passes(t tb, when string, r *Report) {
 	t.Helper()
 	if !r.OK {
 		b, _ := json.MarshalIndent(r, "", "  ")
@@ -49,14 +57,14 @@ func passes(t testing.TB, when string, r *Report) {
 	}
 }
 
-func step(t testing.TB, k *Kernel, n int) {
+func step(t tb, k *Kernel, n int) {
 	t.Helper()
 	if err := k.Step(n); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func suspend(t testing.TB, k *Kernel) {
+func suspend(t tb, k *Kernel) {
 	t.Helper()
 	if err := k.Suspend(context.Background()); err != nil {
 		t.Fatal(err)
