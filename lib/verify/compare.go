@@ -186,16 +186,16 @@ func (c *comparer) octets(what string, a, b []byte) {
 // p2mPage compares a page of the guest's P2M. An entry says whether its PFN leads to a frame of its own; entries of PFNs that
 // have no page in either image say nothing. Behind the last PFN the words are the guest's own.
 func (c *comparer) p2mPage(p guest.PFN, a, b []byte) {
-	width := int(c.a.info.Width)
+	width := uint64(c.a.info.Width)
 	for i := range c.a.wordsPerPage() {
 		entry := false
 		for _, first := range c.pa.roles[p] {
-			pfn := first + uint64(i)
-			if pfn > min(c.a.maxPFN, c.b.maxPFN) {
+			pfn := first + guest.PFN(i)
+			if uint64(pfn) > min(c.a.maxPFN, c.b.maxPFN) {
 				continue
 			}
 			entry = true
-			if lostA, lostB := c.pa.lost.Test(pfn), c.pb.lost.Test(pfn); lostA != lostB {
+			if lostA, lostB := c.pa.lost[pfn], c.pb.lost[pfn]; lostA != lostB {
 				c.differ(pageName(p), "P2M entry of PFN %#x leads to it: %v; %v", pfn, !lostA, !lostB)
 			}
 		}
@@ -207,7 +207,7 @@ func (c *comparer) p2mPage(p guest.PFN, a, b []byte) {
 
 // treePage compares a page of frame numbers that leads to the P2M's leaves. Words that are not in use may also be equal as
 // they are: nobody keeps them up to date.
-func (c *comparer) treePage(p guest.PFN, used int, a, b []byte) {
+func (c *comparer) treePage(p guest.PFN, used uint64, a, b []byte) {
 	for i := range c.a.wordsPerPage() {
 		wa, _ := c.a.frameAt(a, i)
 		wb, _ := c.b.frameAt(b, i)

@@ -48,15 +48,25 @@ func (c *comparer) frames() {
 		c.differ(what, "last PFN %#x; %#x", c.a.maxPFN, c.b.maxPFN)
 		return
 	}
-	for i := range max(len(c.a.frames), len(c.b.frames)) {
-		if i >= len(c.a.frames) || i >= len(c.b.frames) {
-			c.differ(what, "%d frames; %d", len(c.a.frames), len(c.b.frames))
-			return
-		}
-		if c.a.frames[i] != c.b.frames[i] {
-			c.differ(what, "frame %d: PFN %#x; %#x", i, c.a.frames[i], c.b.frames[i])
+	for _, place := range unionOf(c.a.frames, c.b.frames, cmp.Compare) {
+		a, okA := c.a.frames[place]
+		b, okB := c.b.frames[place]
+		if a != b || okA != okB {
+			c.differ(what, "frame %d: PFN %#x (%v); %#x (%v)", place, a, okA, b, okB)
 		}
 	}
+}
+
+// unionOf is the keys of two maps in order.
+func unionOf[K comparable, V any](a, b map[K]V, order func(a, b K) int) []K {
+	keys := slices.Collect(maps.Keys(a))
+	for k := range b {
+		if _, ok := a[k]; !ok {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, order)
+	return keys
 }
 
 func (c *comparer) sharedInfo() {
@@ -80,14 +90,8 @@ func (c *comparer) sharedInfo() {
 }
 
 func (c *comparer) vcpus() {
-	keys := slices.Collect(maps.Keys(c.a.vcpus))
-	for k := range c.b.vcpus {
-		if c.a.vcpus[k] == nil {
-			keys = append(keys, k)
-		}
-	}
-	slices.SortFunc(keys, func(a, b vcpuKey) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.typ, b.typ)) })
-	for _, k := range keys {
+	order := func(a, b vcpuKey) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.typ, b.typ)) }
+	for _, k := range unionOf(c.a.vcpus, c.b.vcpus, order) {
 		a, b := c.a.vcpus[k], c.b.vcpus[k]
 		if k.typ == xcstream.TypeX86PVVCPUBasic {
 			spans := pvExempts[c.a.info.Width].context
@@ -98,14 +102,7 @@ func (c *comparer) vcpus() {
 }
 
 func (c *comparer) params() {
-	indices := slices.Collect(maps.Keys(c.a.params))
-	for i := range c.b.params {
-		if _, ok := c.a.params[i]; !ok {
-			indices = append(indices, i)
-		}
-	}
-	slices.Sort(indices)
-	for _, i := range indices { // savers leave out those that are zero
+	for _, i := range unionOf(c.a.params, c.b.params, cmp.Compare) { // savers leave out those that are zero
 		if a, b := c.a.params[i], c.b.params[i]; a != b {
 			c.differ("HVM parameter "+xcstream.HVMParamName(i), "%#x; %#x", a, b)
 		}
@@ -120,16 +117,10 @@ type contextKey struct {
 
 func (c *comparer) context() {
 	a, b := contextByKey(c.a.context), contextByKey(c.b.context)
-	keys := slices.Collect(maps.Keys(a))
-	for k := range b {
-		if a[k] == nil {
-			keys = append(keys, k)
-		}
-	}
-	slices.SortFunc(keys, func(a, b contextKey) int {
+	order := func(a, b contextKey) int {
 		return cmp.Or(cmp.Compare(a.code, b.code), cmp.Compare(a.instance, b.instance))
-	})
-	for _, k := range keys {
+	}
+	for _, k := range unionOf(a, b, order) {
 		c.contextEntry(k, a[k], b[k])
 	}
 }

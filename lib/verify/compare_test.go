@@ -149,7 +149,7 @@ func TestExemptions(t *testing.T) {
 			for i := range octets {
 				want := within(s.exempt, i)
 				border := i > 0 && within(s.exempt, i-1) != want || within(s.exempt, i+1) != want
-				if !border && i%(1+len(octets)/100) != 0 {
+				if !border && i%(1+len(octets)/24) != 0 {
 					continue
 				}
 				octets[i] ^= 0x41

@@ -1,10 +1,9 @@
 package verify
 
 import (
+	"cmp"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 
 	"xenferry/lib/guest"
 	"xenferry/lib/xcstream"
@@ -19,7 +18,7 @@ type image struct {
 	release guest.Release
 	info    xcstream.PVInfo
 	pages   pageIndex
-	frames  []guest.PFN // of the P2M, InvalidPFN where no record told
+	frames  map[uint64]guest.PFN // of the P2M, by their place in it
 	maxPFN  uint64
 	cpuid   []guest.CPUIDLeaf
 	msrs    []guest.MSR
@@ -41,7 +40,7 @@ type vcpuKey struct {
 
 // loadImage reads a stream from src, verifying it on the way.
 func loadImage(name string, src io.ReaderAt, opts Options) (*image, *Report, error) {
-	img := &image{name: name, src: src, pages: pageIndex{}, vcpus: map[vcpuKey][]byte{}, params: map[uint64]uint64{}}
+	img := &image{name: name, src: src, pages: pageIndex{}, frames: map[uint64]guest.PFN{}, vcpus: map[vcpuKey][]byte{}, params: map[uint64]uint64{}}
 	report, err := verify(io.NewSectionReader(src, 0, 1<<62), opts, img)
 	if err != nil {
 		return nil, nil, fmt.Errorf("image %s: %w", name, err)
@@ -83,16 +82,15 @@ func (img *image) record(x *libxc, value any) error {
 }
 
 func (img *image) addFrames(f *xcstream.P2MFrames) {
-	first := int(f.Start) / img.wordsPerPage()
-	for len(img.frames) < first+len(f.Frames) {
-		img.frames = append(img.frames, guest.InvalidPFN)
+	first := uint64(f.Start) / img.wordsPerPage()
+	for i, frame := range f.Frames {
+		img.frames[first+uint64(i)] = frame
 	}
-	copy(img.frames[first:], f.Frames)
 	img.maxPFN = max(img.maxPFN, uint64(f.End))
 }
 
 // wordsPerPage is how many words of a PV guest a page has.
-func (img *image) wordsPerPage() int { return guest.PageSize / int(img.info.Width) }
+func (img *image) wordsPerPage() uint64 { return guest.PageSize / uint64(img.info.Width) }
 
 // batch keeps where the pages of a PAGE_DATA are.
 func (img *image) batch(entries []pageEntry, offset uint64) error {
@@ -167,14 +165,7 @@ func (x pageIndex) get(p guest.PFN) pageRef {
 
 // union calls f for each PFN that has a page in x or y, ascending.
 func (x pageIndex) union(y pageIndex, f func(p guest.PFN, inX, inY pageRef) error) error {
-	keys := slices.Collect(maps.Keys(x))
-	for k := range y {
-		if x[k] == nil {
-			keys = append(keys, k)
-		}
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
+	for _, k := range unionOf(x, y, cmp.Compare) {
 		for p := guest.PFN(k * chunkRefs); p < guest.PFN((k+1)*chunkRefs); p++ {
 			inX, inY := x.get(p), y.get(p)
 			if inX == 0 && inY == 0 {

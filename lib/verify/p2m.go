@@ -3,6 +3,7 @@ package verify
 import (
 	"cmp"
 	"encoding/binary"
+	"maps"
 	"math/bits"
 	"slices"
 
@@ -14,9 +15,9 @@ import (
 // page tables and vCPU contexts hold PFNs already.
 type p2m struct {
 	img   *image
-	roles map[guest.PFN][]uint64 // for each P2M page the first PFNs that it is for; more than one if it is shared
-	lost  guest.Bitmap           // PFNs with a page whose entry does not lead to a frame of their own
-	mfns  []frameOwner           // by MFN
+	roles map[guest.PFN][]guest.PFN // for each P2M page the first PFNs that it is for; more than one if it is shared
+	lost  map[guest.PFN]bool        // PFNs with a page whose entry does not lead to a frame of their own
+	mfns  []frameOwner              // by MFN
 }
 
 // frameOwner is an MFN and the PFN whose P2M entry it is.
@@ -27,10 +28,10 @@ type frameOwner struct {
 
 // newP2M reads the P2M of a PV image.
 func newP2M(img *image) (*p2m, error) {
-	p := &p2m{img: img, roles: map[guest.PFN][]uint64{}, lost: guest.NewBitmap(img.maxPFN + 1)}
-	perPage := uint64(img.wordsPerPage())
-	for i, frame := range img.frames {
-		p.roles[frame] = append(p.roles[frame], uint64(i)*perPage)
+	p := &p2m{img: img, roles: map[guest.PFN][]guest.PFN{}, lost: map[guest.PFN]bool{}}
+	for _, place := range slices.Sorted(maps.Keys(img.frames)) {
+		frame, first := img.frames[place], guest.PFN(place*img.wordsPerPage())
+		p.roles[frame] = append(p.roles[frame], first)
 		ref := img.pages.get(frame)
 		if !ref.typ().HasData() {
 			continue // the difference, if it is one, is that of this page
@@ -39,20 +40,25 @@ func newP2M(img *image) (*p2m, error) {
 		if err != nil {
 			return nil, err
 		}
-		for j := range perPage {
-			pfn := guest.PFN(uint64(i)*perPage + j)
-			if uint64(pfn) > img.maxPFN || !img.pages.get(pfn).typ().Populates() {
-				continue
-			}
-			if mfn, ok := img.frameAt(page, int(j)); ok {
-				p.mfns = append(p.mfns, frameOwner{mfn, pfn})
-			} else {
-				p.lost.Set(uint64(pfn))
-			}
-		}
+		p.addPage(page, first)
 	}
 	p.invert()
 	return p, nil
+}
+
+// addPage takes the entries of a P2M page, whose first is that of PFN first. One of a PFN without a page says nothing.
+func (p *p2m) addPage(page []byte, first guest.PFN) {
+	for i := range p.img.wordsPerPage() {
+		pfn := first + guest.PFN(i)
+		if uint64(pfn) > p.img.maxPFN || !p.img.pages.get(pfn).typ().Populates() {
+			continue
+		}
+		if mfn, ok := p.img.frameAt(page, i); ok {
+			p.mfns = append(p.mfns, frameOwner{mfn, pfn})
+		} else {
+			p.lost[pfn] = true
+		}
+	}
 }
 
 // invert makes the MFNs searchable; PFNs that share one are lost.
@@ -60,14 +66,13 @@ func (p *p2m) invert() {
 	slices.SortFunc(p.mfns, func(a, b frameOwner) int { return cmp.Compare(a.mfn, b.mfn) })
 	for i := 1; i < len(p.mfns); i++ {
 		if p.mfns[i].mfn == p.mfns[i-1].mfn {
-			p.lost.Set(uint64(p.mfns[i].pfn))
-			p.lost.Set(uint64(p.mfns[i-1].pfn))
+			p.lost[p.mfns[i].pfn], p.lost[p.mfns[i-1].pfn] = true, true
 		}
 	}
 }
 
 // frameAt is the frame number in word i of a page, and whether it is one: all ones is none.
-func (img *image) frameAt(page []byte, i int) (guest.MFN, bool) {
+func (img *image) frameAt(page []byte, i uint64) (guest.MFN, bool) {
 	if img.info.Width == 4 {
 		w := binary.LittleEndian.Uint32(page[i*4:])
 		return guest.MFN(w), w != 1<<32-1
@@ -87,7 +92,7 @@ func (p *p2m) pfn(m guest.MFN) (guest.PFN, bool) {
 
 // tree is the pages that lead to a P2M tree's leaves, from frame_list_list down, with how many words of each are in use:
 // one page of frame numbers of pages of frame numbers of P2M pages.
-type tree map[guest.PFN]int
+type tree map[guest.PFN]uint64
 
 // tree finds them. It is empty if the guest names none, as one with a linear P2M may.
 func (p *p2m) tree() (tree, error) {
@@ -96,7 +101,7 @@ func (p *p2m) tree() (tree, error) {
 		return nil, nil
 	}
 	perPage := p.img.wordsPerPage()
-	leaves := int(p.img.maxPFN)/perPage + 1
+	leaves := p.img.maxPFN/perPage + 1
 	t := tree{top: (leaves-1)/perPage + 1}
 	page, err := p.img.page(p.img.pages.get(top))
 	if err != nil {
@@ -108,7 +113,7 @@ func (p *p2m) tree() (tree, error) {
 		if !ok || mid == top || !p.img.pages.get(mid).typ().HasData() {
 			continue
 		}
-		t[mid] = max(t[mid], min(leaves-i*perPage, perPage), 0)
+		t[mid] = max(t[mid], min(leaves-min(leaves, i*perPage), perPage))
 	}
 	return t, nil
 }
