@@ -100,6 +100,9 @@ func (s *Server) mapFrames(ses *session, h header, body []byte, a *answer) error
 	if err != nil {
 		return err
 	}
+	if h.a > uint64(guest.ReadWrite) {
+		return fmt.Errorf("map frames of domain %d: there is no protection %d", h.domain, h.a)
+	}
 	mfns := make([]guest.MFN, len(gfns))
 	hold, errs, err := s.m.Map(h.domain, gfns, mfns, guest.Prot(h.a))
 	if err != nil {

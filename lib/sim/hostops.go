@@ -181,6 +181,13 @@ func (c *Client) Map(ctx context.Context, id guest.DomID, gfns []guest.GFN, prot
 		_ = m.Close()
 		return nil, err
 	}
+	if prot == guest.ReadWrite {
+		// A page's first read maps its neighbours in the file, too, and all of them writably; a first write maps one
+		// page alone. So this saves three quarters of the time that faults take.
+		for _, p := range m.Pages {
+			touch(p)
+		}
+	}
 	return m, nil
 }
 
@@ -292,81 +299,95 @@ func (c *Client) VCPUOnline(ctx context.Context, id guest.DomID, n uint32) (bool
 	return h.a != 0, err
 }
 
-// The state of vCPUs and of HVM domains, as machine.Machine has it.
-
+// VCPUContext is a vCPU's vcpu_guest_context: 5168 octets, or 2800 for a PV32 domain.
 func (c *Client) VCPUContext(ctx context.Context, id guest.DomID, n uint32) ([]byte, error) {
 	return c.bytes(ctx, opVCPUContext, id, uint64(n))
 }
 
+// SetVCPUContext loads one.
 func (c *Client) SetVCPUContext(ctx context.Context, id guest.DomID, n uint32, context []byte) error {
 	return c.call(ctx, header{op: opSetVCPUContext, domain: id, a: uint64(n)}, context, nil)
 }
 
+// VCPUExtended is a PV vCPU's xen_domctl_ext_vcpucontext, empty for an HVM domain.
 func (c *Client) VCPUExtended(ctx context.Context, id guest.DomID, n uint32) ([]byte, error) {
 	return c.bytes(ctx, opVCPUExtended, id, uint64(n))
 }
 
+// SetVCPUExtended loads one.
 func (c *Client) SetVCPUExtended(ctx context.Context, id guest.DomID, n uint32, ext []byte) error {
 	return c.call(ctx, header{op: opSetVCPUExtended, domain: id, a: uint64(n)}, ext, nil)
 }
 
+// VCPUXSave is a PV vCPU's xcr0, xcr0_accum and XSAVE image, empty where there is none.
 func (c *Client) VCPUXSave(ctx context.Context, id guest.DomID, n uint32) ([]byte, error) {
 	return c.bytes(ctx, opVCPUXSave, id, uint64(n))
 }
 
+// SetVCPUXSave loads them.
 func (c *Client) SetVCPUXSave(ctx context.Context, id guest.DomID, n uint32, xsave []byte) error {
 	return c.call(ctx, header{op: opSetVCPUXSave, domain: id, a: uint64(n)}, xsave, nil)
 }
 
+// VCPUMSRs are a PV vCPU's MSRs that are not zero.
 func (c *Client) VCPUMSRs(ctx context.Context, id guest.DomID, n uint32) (msrs []guest.MSR, err error) {
 	err = c.fetch(ctx, opVCPUMSRs, id, uint64(n), &msrs)
 	return msrs, err
 }
 
+// SetVCPUMSRs loads some.
 func (c *Client) SetVCPUMSRs(ctx context.Context, id guest.DomID, n uint32, msrs []guest.MSR) error {
 	_, err := c.store(ctx, opSetVCPUMSRs, id, uint64(n), msrs)
 	return err
 }
 
+// HVMContext is the whole of an HVM domain's state beside memory and parameters.
 func (c *Client) HVMContext(ctx context.Context, id guest.DomID) ([]byte, error) {
 	return c.bytes(ctx, opHVMContext, id, 0)
 }
 
+// SetHVMContext loads it.
 func (c *Client) SetHVMContext(ctx context.Context, id guest.DomID, blob []byte) error {
 	return c.call(ctx, header{op: opSetHVMContext, domain: id}, blob, nil)
 }
 
+// HVMParam is one HVM parameter. An index that the release lacks is refused.
 func (c *Client) HVMParam(ctx context.Context, id guest.DomID, index uint32) (uint64, error) {
 	h, err := c.ask(ctx, opHVMParam, id, uint64(index), 0)
 	return h.a, err
 }
 
+// SetHVMParam sets one.
 func (c *Client) SetHVMParam(ctx context.Context, id guest.DomID, index uint32, value uint64) error {
 	_, err := c.ask(ctx, opSetHVMParam, id, uint64(index), value)
 	return err
 }
 
+// TSC is the domain's time stamp counter.
 func (c *Client) TSC(ctx context.Context, id guest.DomID) (t guest.TSC, err error) {
 	err = c.fetch(ctx, opTSC, id, 0, &t)
 	return t, err
 }
 
+// SetTSC loads it; the incarnation told afterwards is one more.
 func (c *Client) SetTSC(ctx context.Context, id guest.DomID, tsc guest.TSC) error {
 	_, err := c.store(ctx, opSetTSC, id, 0, tsc)
 	return err
 }
 
+// CPUPolicy is what the domain sees of its processor.
 func (c *Client) CPUPolicy(ctx context.Context, id guest.DomID) (p guest.CPUPolicy, err error) {
 	err = c.fetch(ctx, opCPUPolicy, id, 0, &p)
 	return p, err
 }
 
+// SetCPUPolicy merges p into what is there, before the domain first runs.
 func (c *Client) SetCPUPolicy(ctx context.Context, id guest.DomID, p guest.CPUPolicy) error {
 	_, err := c.store(ctx, opSetCPUPolicy, id, 0, p)
 	return err
 }
 
-// SeedGrants writes grant entries 0 and 1; Grants reads them.
+// SeedGrants writes grant entries 0 (console) and 1 (store). A frame of InvalidGFN is left out.
 func (c *Client) SeedGrants(ctx context.Context, id guest.DomID, console, store guest.GFN) error {
 	_, err := c.ask(ctx, opSeedGrants, id, uint64(console), uint64(store))
 	return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,8 @@ type life struct {
 	mu      sync.Mutex
 	guest   Guest // nil until the domain first runs, and for good without Software
 	running bool
+
+	abort atomic.Pointer[context.CancelFunc] // ends a suspend that is waited for; taken without mu
 }
 
 // life is the life of domain id, which must be there for op, locked.
@@ -84,6 +87,14 @@ func (s *Server) Create(spec guest.Spec) (guest.DomID, error) {
 
 // Destroy ends a domain, whatever state it is in.
 func (s *Server) Destroy(id guest.DomID) error {
+	s.mu.Lock()
+	l := s.lives[id]
+	s.mu.Unlock()
+	if l != nil {
+		if abort := l.abort.Load(); abort != nil {
+			(*abort)()
+		}
+	}
 	l, err := s.life("destroy", id)
 	if err != nil {
 		return err
@@ -217,6 +228,10 @@ func (s *Server) Suspend(ctx context.Context, id guest.DomID) error {
 		return fmt.Errorf("suspend domain %d: it is not running", id)
 	}
 	if l.guest != nil {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		l.abort.Store(&cancel)
+		defer l.abort.Store(nil)
 		if err := l.guest.Suspend(ctx); err != nil {
 			return fmt.Errorf("suspend domain %d: %w", id, err)
 		}

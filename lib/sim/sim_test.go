@@ -165,6 +165,27 @@ func TestSuspendCancelled(t *testing.T) {
 	}
 }
 
+// Destroying a domain ends a suspend that somebody waits for.
+func TestDestroySuspending(t *testing.T) {
+	w := &software{suspends: make(chan struct{})}
+	c := simtest.New(t, sim.Options{Software: w})
+	id := ready(t, c, "")
+	if err := c.Unpause(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	destroyed := make(chan error)
+	go func() { <-w.suspends; destroyed <- c.Destroy(t.Context(), id) }()
+	if err := c.Suspend(t.Context(), id); err == nil {
+		t.Error("a domain that was destroyed has suspended")
+	}
+	if err := <-destroyed; err != nil {
+		t.Error(err)
+	}
+	if got := w.took(); got != "attach start gave up stop" {
+		t.Errorf("the guest saw %q", got)
+	}
+}
+
 func TestCall(t *testing.T) {
 	c := simtest.New(t, sim.Options{Software: &software{}})
 	in, out := map[string]int{"a": 1}, map[string]int{}

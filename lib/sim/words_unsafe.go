@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -21,7 +22,14 @@ func words[T ~uint64](b []byte) ([]T, error) {
 	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/8), nil
 }
 
-// types is a list of page types as octets.
+// typeOctets is a list of page types as octets.
 func typeOctets[T ~uint8](t []T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(t))), len(t))
+}
+
+// touch reads from a page, if there is one, with a load that is not optimised away.
+func touch(page []byte) {
+	if page != nil {
+		atomic.LoadUint32((*uint32)(unsafe.Pointer(unsafe.SliceData(page))))
+	}
 }

@@ -45,6 +45,9 @@ const (
 	maxHVMVCPUs = 128
 )
 
+// tscKHz is the frequency of the machine's processors.
+const tscKHz = 2500000
+
 // Create makes a domain, paused once and without memory. A PV32 domain has its address size already.
 func (m *Machine) Create(spec guest.Spec) (guest.DomID, error) {
 	m.mu.Lock()
@@ -74,6 +77,7 @@ func (m *Machine) Create(spec guest.Spec) (guest.DomID, error) {
 		vcpus:     make([]vcpu, spec.VCPUs),
 		storePort: port, consolePort: port + 1,
 		grants: [2]guest.GFN{guest.InvalidGFN, guest.InvalidGFN},
+		tsc:    guest.TSC{KHz: tscKHz},
 		policy: defaultPolicy(),
 	}
 	if d.pv() {
@@ -239,13 +243,15 @@ func (m *Machine) Runnable(id guest.DomID) bool {
 
 // Shutdown records that a domain has stopped itself, or was made to, for reason (SCHEDOP_shutdown).
 func (m *Machine) Shutdown(id guest.DomID, reason guest.ShutdownReason) error {
-	return m.with("shut down", id, func(d *domain) error {
-		if d.shutdown || d.dying {
-			return refuse(unix.EINVAL, "it is shut down already")
-		}
-		d.shutdown, d.reason = true, reason
-		return nil
-	})
+	return m.with("shut down", id, func(d *domain) error { return d.stop(reason) })
+}
+
+func (d *domain) stop(reason guest.ShutdownReason) error {
+	if d.shutdown || d.dying {
+		return refuse(unix.EINVAL, "it is shut down already")
+	}
+	d.shutdown, d.reason = true, reason
+	return nil
 }
 
 // Resume clears a suspended domain's shutdown state (XEN_DOMCTL_resumedomain) after making its suspend hypercall

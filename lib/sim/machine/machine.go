@@ -191,7 +191,7 @@ func (m *Machine) allocate(owner guest.DomID) guest.MFN {
 	return f
 }
 
-// release gives f back. Its contents stay.
+// releaseFrame gives f back. Its contents stay.
 func (m *Machine) releaseFrame(f guest.MFN) {
 	m.frames[f].reset(ownerNone)
 	m.setM2P(f, guest.InvalidPFN)

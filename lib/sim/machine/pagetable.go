@@ -1,8 +1,6 @@
 package machine
 
 import (
-	"errors"
-
 	"golang.org/x/sys/unix"
 
 	"xenferry/lib/guest"
@@ -170,11 +168,7 @@ func (m *Machine) getEntry(d *domain, in guest.MFN, level frameType, i int, e ui
 		return nil
 	}
 	if err := m.getTarget(d, f, level, e, lastPV32); err != nil {
-		var r *refusal
-		if errors.As(err, &r) {
-			return refuse(r.errno, "entry %d of L%d table %#x: %s", i, level, uint64(in), r.why)
-		}
-		return err
+		return refuse(errnoOf(err), "entry %d of L%d table %#x: %s", i, level, uint64(in), whyOf(err))
 	}
 	m.frames[f].refs++
 	return nil
@@ -246,18 +240,16 @@ func (m *Machine) fillXen(d *domain, f guest.MFN, level frameType, xenL2 bool) {
 
 // Pin pins page tables of a PV domain, in order up to the first that is refused.
 func (m *Machine) Pin(id guest.DomID, ops []guest.PinOp) error {
-	return m.with("pin tables of", id, func(d *domain) error {
-		for i, op := range ops {
-			if err := d.pin(op); err != nil {
-				var r *refusal
-				if errors.As(err, &r) {
-					return refuse(r.errno, "frame %#x as L%d (%d of %d done): %s", uint64(op.MFN), op.Level, i, len(ops), r.why)
-				}
-				return err
-			}
+	return m.with("pin tables of", id, func(d *domain) error { return d.pinAll(ops) })
+}
+
+func (d *domain) pinAll(ops []guest.PinOp) error {
+	for i, op := range ops {
+		if err := d.pin(op); err != nil {
+			return refuse(errnoOf(err), "frame %#x as L%d (%d of %d done): %s", uint64(op.MFN), op.Level, i, len(ops), whyOf(err))
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func (d *domain) pin(op guest.PinOp) error {

@@ -117,12 +117,18 @@ func (v *View) WritePTE(table guest.MFN, index int, pte uint64) error {
 	return v.with("update page table of", func(d *domain) error { return d.writePTE(table, index, pte) })
 }
 
-// Pin and Unpin validate a tree of page tables and let go of it.
-func (v *View) Pin(op guest.PinOp) error {
-	return v.m.Pin(v.d.id, []guest.PinOp{op})
+// Shutdown records that the guest has stopped itself for reason (SCHEDOP_shutdown), as when it crashes. It may call
+// this while it runs, and must not write any more then. What a suspend needs Guest.Suspend does.
+func (v *View) Shutdown(reason guest.ShutdownReason) error {
+	return v.with("shut down", func(d *domain) error { return d.stop(reason) })
 }
 
-// Unpin takes a pin away.
+// Pin validates a tree of page tables and keeps it so.
+func (v *View) Pin(op guest.PinOp) error {
+	return v.with("pin tables of", func(d *domain) error { return d.pinAll([]guest.PinOp{op}) })
+}
+
+// Unpin lets go of what Pin keeps.
 func (v *View) Unpin(f guest.MFN) error {
 	return v.with("unpin a table of", func(d *domain) error { return d.unpin(f) })
 }
@@ -139,43 +145,50 @@ func (v *View) PageType(f guest.MFN) (t guest.PageType) {
 	return t
 }
 
-// The vCPU state, as the toolstack's operations have it.
-
+// VCPUContext is a vCPU's vcpu_guest_context, as Machine.VCPUContext has it.
 func (v *View) VCPUContext(n uint32) (c []byte, err error) {
 	err = v.with("get vCPU context of", func(d *domain) error { c, err = d.vcpuContext(n); return err })
 	return c, err
 }
 
+// SetVCPUContext loads one, with all of Machine.SetVCPUContext's checks.
 func (v *View) SetVCPUContext(n uint32, c []byte) error {
 	return v.with("set vCPU context of", func(d *domain) error { return d.setVCPUContext(n, c) })
 }
 
+// SetVCPUExtended loads a PV vCPU's xen_domctl_ext_vcpucontext.
 func (v *View) SetVCPUExtended(n uint32, ext []byte) error {
 	return v.with("set extended vCPU context of", func(d *domain) error { return d.setVCPUExtended(n, ext) })
 }
 
+// SetVCPUXSave loads a PV vCPU's xcr0, xcr0_accum and XSAVE image.
 func (v *View) SetVCPUXSave(n uint32, x []byte) error {
 	return v.with("set vCPU XSAVE state of", func(d *domain) error { return d.setVCPUXSave(n, x) })
 }
 
+// SetVCPUMSRs loads a PV vCPU's MSRs.
 func (v *View) SetVCPUMSRs(n uint32, msrs []guest.MSR) error {
 	return v.with("set vCPU MSRs of", func(d *domain) error { return d.setVCPUMSRs(n, msrs) })
 }
 
+// HVMContext is an HVM domain's context as it was loaded.
 func (v *View) HVMContext() (blob []byte, err error) {
 	err = v.with("get HVM context of", func(d *domain) error { blob, err = d.getHVMContext(); return err })
 	return blob, err
 }
 
+// SetHVMContext loads one.
 func (v *View) SetHVMContext(blob []byte) error {
 	return v.with("set HVM context of", func(d *domain) error { return d.setHVMContext(blob) })
 }
 
+// HVMParam is one HVM parameter.
 func (v *View) HVMParam(index uint32) (value uint64, err error) {
 	err = v.with("get HVM parameter of", func(d *domain) error { value, err = d.hvmParam(index); return err })
 	return value, err
 }
 
+// SetHVMParam sets one.
 func (v *View) SetHVMParam(index uint32, value uint64) error {
 	return v.with("set HVM parameter of", func(d *domain) error { return d.setHVMParam(index, value) })
 }
