@@ -65,3 +65,18 @@ func TestVectors(t *testing.T) {
 		}
 	}
 }
+
+func TestSqueeze(t *testing.T) {
+	for _, text := range []string{"", "00", "00*15", "00*16", "f5", "f5*3 00", "5a*4096 01", "5a*65535", "5a*65536", "5a*200000 5b*2", "f5*70000"} {
+		b, err := ParseHex(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Stretch(Squeeze(b)); !bytes.Equal(got, b) {
+			t.Errorf("%s: %d octets, want %d", text, len(got), len(b))
+		}
+	}
+	if n := len(Squeeze(bytes.Repeat([]byte{7}, 4096))); n != 4 {
+		t.Errorf("a page is squeezed to %d octets", n)
+	}
+}

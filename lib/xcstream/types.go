@@ -76,10 +76,7 @@ type Body interface {
 
 // New returns a value to decode a record of type t into. It is a Raw for HVM_CONTEXT, TOOLSTACK and unknown types, and
 // nil for PAGE_DATA, which is read by Reader.PageData.
-func (t Type) New() interface {
-	Body
-	Decoder
-} {
+func (t Type) New() Value {
 	switch t {
 	case TypePageData:
 		return nil
@@ -107,6 +104,12 @@ func (t Type) New() interface {
 		return new(Domain)
 	}
 	return new(Raw)
+}
+
+// Value is a body that can be decoded and written.
+type Value interface {
+	Body
+	Decoder
 }
 
 // Record is a record to be written. A nil Body is an empty one.

@@ -296,10 +296,11 @@ func (i *image) record(r *xcstream.Reader, order *xcstream.Order, t xcstream.Typ
 func FuzzUnwrap(f *testing.F) {
 	for _, format := range []string{testkit.LibXC, testkit.LibXL, testkit.XL} {
 		for _, v := range vectors(f, format) {
-			f.Add(v.Data)
+			f.Add(testkit.Squeeze(v.Data))
 		}
 	}
-	f.Fuzz(func(t *testing.T, in []byte) {
+	f.Fuzz(func(t *testing.T, squeezed []byte) {
+		in := testkit.Stretch(squeezed)
 		var p parts
 		src := bytes.NewReader(in)
 		if err := Unwrap(src, p.outputs()); err != nil {
