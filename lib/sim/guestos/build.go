@@ -290,7 +290,7 @@ func (b *builder) fillStatic() error {
 
 // boot hands page tables, vCPUs and parameters to the hypervisor.
 func (b *builder) boot() error {
-	if err := b.hv.SetTSC(buildTSC); err != nil {
+	if err := b.setUp(); err != nil {
 		return err
 	}
 	if b.Kind.PV() {
@@ -308,17 +308,5 @@ func (b *builder) boot() error {
 			return err
 		}
 	}
-	return b.bindHVMPorts()
+	return nil
 }
-
-// bindHVMPorts is the toolstack's part: the event channels it made for the new domain.
-func (k *Kernel) bindHVMPorts() error {
-	info := k.hv.Info()
-	if err := k.hv.SetHVMParam(paramStoreEvtchn, uint64(info.StoreEvtchn)); err != nil {
-		return err
-	}
-	return k.hv.SetHVMParam(paramConsoleEvtchn, uint64(info.ConsoleEvtchn))
-}
-
-// buildTSC is what a new guest's time stamp counter is set to.
-var buildTSC = guest.TSC{KHz: 2_400_000, NSec: 1_000_000_000}

@@ -28,7 +28,7 @@ func (k *Kernel) Check() *Report {
 		r.addf("info page: %v", s)
 	}
 	k.checkPages(r)
-	k.checkTSC(r)
+	k.checkSetUp(r)
 	if k.Kind.PV() {
 		k.checkTree(r)
 		k.checkStartInfo(r)
@@ -175,14 +175,6 @@ func (k *Kernel) explainTable(r *Report, p guest.PFN, page []byte) {
 		}
 	}
 	r.addf("pfn %#x: an entry of this L%d is not what it was", uint64(p), level)
-}
-
-func (k *Kernel) checkTSC(r *Report) {
-	want := buildTSC
-	tsc, err := k.hv.TSC()
-	if err != nil || tsc.Mode != want.Mode || tsc.KHz != want.KHz || tsc.NSec < want.NSec || tsc.Incarnation == 0 {
-		r.addf("TSC: %+v, error %v; want %+v or later", tsc, err, want)
-	}
 }
 
 // checkTree compares the lists above the P2M's pages with where those are. They are as a restore leaves them until the

@@ -56,6 +56,14 @@ type Hypervisor interface {
 	// TSC is the domain's time stamp counter, SetTSC sets it.
 	TSC() (guest.TSC, error)
 	SetTSC(tsc guest.TSC) error
+
+	// CPUPolicy is what the domain sees of its processor; SetCPUPolicy merges into it before the domain first runs.
+	CPUPolicy() (guest.CPUPolicy, error)
+	SetCPUPolicy(p guest.CPUPolicy) error
+
+	// Grants is the frames in grant entries 0 (console) and 1 (xenstore), which the toolstack seeds.
+	Grants() (console, store guest.GFN, err error)
+	SeedGrants(console, store guest.GFN) error
 	HVMContext() ([]byte, error)
 	SetHVMContext(blob []byte) error
 	HVMParam(index uint32) (uint64, error)

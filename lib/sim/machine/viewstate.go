@@ -22,8 +22,22 @@ func (v *View) VCPUXSave(n uint32) ([]byte, error) { return v.m.VCPUXSave(v.d.id
 // VCPUMSRs are the MSRs that a PV vCPU has set.
 func (v *View) VCPUMSRs(n uint32) ([]guest.MSR, error) { return v.m.VCPUMSRs(v.d.id, n) }
 
-// TSC is the domain's time stamp counter, SetTSC loads it.
+// TSC is the domain's time stamp counter.
 func (v *View) TSC() (guest.TSC, error) { return v.m.TSC(v.d.id) }
 
 // SetTSC loads it; the incarnation that TSC tells afterwards is one more.
 func (v *View) SetTSC(t guest.TSC) error { return v.m.SetTSC(v.d.id, t) }
+
+// CPUPolicy is what the domain sees of its processor.
+func (v *View) CPUPolicy() (guest.CPUPolicy, error) { return v.m.CPUPolicy(v.d.id) }
+
+// SetCPUPolicy merges p into what the domain sees of its processor, before it first runs.
+func (v *View) SetCPUPolicy(p guest.CPUPolicy) error { return v.m.SetCPUPolicy(v.d.id, p) }
+
+// Grants is the frames in grant entries 0 (console) and 1 (xenstore).
+func (v *View) Grants() (console, store guest.GFN, err error) { return v.m.Grants(v.d.id) }
+
+// SeedGrants writes them, as a toolstack does for a new domain.
+func (v *View) SeedGrants(console, store guest.GFN) error {
+	return v.m.SeedGrants(v.d.id, console, store)
+}
