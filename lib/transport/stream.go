@@ -82,7 +82,7 @@ type Reader struct {
 	fd   int
 	poll bool // a read may wait: ask first, so that it can be cancelled
 	wake int  // eventfd, readable once ctx is done
-	iov  [][]byte
+	iov  iovec
 }
 
 // NewReader returns a Reader of fd, for as long as ctx lasts.
@@ -152,35 +152,20 @@ func (r *Reader) cause(err error) error {
 // is io.EOF at the end of the input.
 func (r *Reader) ReadVec(bufs [][]byte) (int, error) {
 	total := 0
-	r.iov = append(r.iov[:0], bufs...)
-	for rest := r.iov; len(rest) > 0; {
-		batch := rest[:min(len(rest), maxVec)]
-		n, err := r.read(func() (int, error) { return unix.Readv(r.fd, batch) })
+	for r.iov.set(bufs); !r.iov.done(); {
+		n, err := r.read(func() (int, error) { return r.iov.call(unix.SYS_READV, r.fd) })
 		total += n
 		if err != nil {
 			return total, err
 		}
-		rest = advance(rest, n)
 	}
 	return total, nil
-}
-
-// advance drops n octets from the front of bufs, and empty buffers after them.
-func advance(bufs [][]byte, n int) [][]byte {
-	for len(bufs) > 0 && n >= len(bufs[0]) {
-		n -= len(bufs[0])
-		bufs = bufs[1:]
-	}
-	if n > 0 {
-		bufs[0] = bufs[0][n:]
-	}
-	return bufs
 }
 
 // Writer writes to a descriptor.
 type Writer struct {
 	fd  int
-	iov [][]byte
+	iov iovec
 }
 
 // NewWriter returns a Writer to fd.
@@ -211,15 +196,12 @@ func (w *Writer) Write(p []byte) (int, error) {
 // WriteVec writes all of the buffers in order.
 func (w *Writer) WriteVec(bufs [][]byte) (int, error) {
 	total := 0
-	w.iov = append(w.iov[:0], bufs...)
-	for rest := advance(w.iov, 0); len(rest) > 0; {
-		batch := rest[:min(len(rest), maxVec)]
-		n, err := w.write(func() (int, error) { return unix.Writev(w.fd, batch) })
+	for w.iov.set(bufs); !w.iov.done(); {
+		n, err := w.write(func() (int, error) { return w.iov.call(unix.SYS_WRITEV, w.fd) })
 		total += n
 		if err != nil {
 			return total, err
 		}
-		rest = advance(rest, n)
 	}
 	return total, nil
 }
