@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -37,6 +38,9 @@ func scribble(v *View, frames []guest.MFN, seed uint64, stop <-chan struct{}) {
 		p := v.Page(f)
 		binary.LittleEndian.PutUint64(p[rng.IntN(512)*8:], n)
 		v.Wrote(f)
+		if n%64 == 0 {
+			runtime.Gosched() // the reader needs a processor, too
+		}
 	}
 }
 
