@@ -171,7 +171,7 @@ func unless(ok bool, reason string) string {
 // (erratum 1 of the specification) does not count. The error is record.ErrUnusual, in strict mode, for one that comes
 // again in its round.
 func (o *Order) VCPU(t Type, id uint32, length int) error {
-	if length == 0 {
+	if length <= 0 {
 		return nil
 	}
 	had := o.vcpus[id]
