@@ -23,6 +23,9 @@ var doc string
 // referenceName is the name of Xen's script, whose contract is kept under it.
 const referenceName = "verify-stream-v2"
 
+// referenceHeading is what the script heads a message about an invalid stream with.
+const referenceHeading = "Stream Error"
+
 var pageData = xcstream.TypePageData.String()
 
 func main() { cli.Main(doc, run) }
@@ -64,11 +67,11 @@ func setLog(env *cli.Env, o *options) error {
 func runVerify(ctx context.Context, env *cli.Env, o *options) error {
 	opts := verify.Options{Layer: o.layer, Pedantic: o.pedantic, AllowTrailing: o.trailing}
 	out := &output{w: env.Stdout}
-	list := env.Stdout
+	list := &output{w: env.Stdout}
 	if o.json {
-		list = env.Stderr
+		list.w = env.Stderr
 	}
-	report, err := read(ctx, o, opts, list)
+	report, err := read(ctx, env, o, opts, list)
 	if err != nil {
 		return err
 	}
@@ -88,8 +91,8 @@ func runVerify(ctx context.Context, env *cli.Env, o *options) error {
 	return nil
 }
 
-// read verifies the input, and lists the records on w if that is wanted.
-func read(ctx context.Context, o *options, opts verify.Options, w io.Writer) (*verify.Report, error) {
+// read verifies the input, and if that is wanted lists the records, in the system log if messages go there.
+func read(ctx context.Context, env *cli.Env, o *options, opts verify.Options, out *output) (*verify.Report, error) {
 	in, err := openInput(o.in)
 	if err != nil {
 		return nil, err
@@ -104,8 +107,10 @@ func read(ctx context.Context, o *options, opts verify.Options, w io.Writer) (*v
 	if !o.verbose || o.quiet {
 		return verify.Verify(src, opts)
 	}
-	out := &output{w: w}
-	list := &listing{print: out.printf}
+	list := &listing{print: func(format string, args ...any) { out.printf(format+"\n", args...) }}
+	if o.syslog {
+		list.print = func(format string, args ...any) { env.Log.Info().Msgf(format, args...) }
+	}
 	opts.Record = list.item
 	report, err := verify.Verify(src, opts)
 	list.flush()
@@ -117,9 +122,9 @@ func read(ctx context.Context, o *options, opts verify.Options, w io.Writer) (*v
 
 // runReference is the command under the name of Xen's script.
 func runReference(ctx context.Context, env *cli.Env, o *options) error {
-	report, err := read(ctx, o, verify.Options{Layer: o.layer, AllowTrailing: true}, env.Stdout)
+	report, err := read(ctx, env, o, verify.Options{Layer: o.layer, AllowTrailing: true}, &output{w: env.Stdout})
 	if err == nil && !report.Valid {
-		err = fmt.Errorf("Stream Error: %w", report.Error.Err())
+		err = fmt.Errorf("%s: %w", referenceHeading, report.Error.Err())
 	}
 	return err
 }

@@ -140,13 +140,13 @@ func (l *listing) item(it verify.Item) {
 		return
 	}
 	l.flush()
-	l.print("%#12x %s: %s, length %d\n", it.Offset, it.Layer, it.Name, it.Length)
+	l.print("%#12x %s: %s, length %d", it.Offset, it.Layer, it.Name, it.Length)
 }
 
 // flush prints the run of PAGE_DATA that is not printed yet.
 func (l *listing) flush() {
 	if l.runs > 0 {
-		l.print("%12s libxc: %d of %s, length %d in all\n", "", l.runs, pageData, l.size)
+		l.print("%12s libxc: %d of %s, length %d in all", "", l.runs, pageData, l.size)
 	}
 	l.runs, l.size = 0, 0
 }

@@ -50,7 +50,7 @@ func (c *Comparison) Invalid() error {
 // The images are read twice, in order. Memory is 8 octets for each page, and 16 more of a PV guest. The error is that of
 // reading.
 func Compare(a, b io.ReaderAt, opts Options) (*Comparison, error) {
-	c := &comparer{out: &Comparison{}}
+	c := &comparer{out: &Comparison{First: []Difference{}}}
 	var err error
 	if c.a, c.out.A, err = loadImage("A", a, opts); err != nil {
 		return nil, err

@@ -28,7 +28,7 @@ type libxc struct {
 
 // newLibXC reads the headers of the libxc stream that the source is at.
 func (v *verifier) newLibXC() (*libxc, error) {
-	x := &libxc{v: v, img: &Image{Offset: v.src.off}}
+	x := &libxc{v: v, img: &Image{Offset: v.src.off, Records: recordTable{}, Rounds: []Round{}}}
 	x.r = xcstream.NewReader(v.src, record.Strict, v.src.off)
 	if err := v.tolerate(x.r.Headers()); err != nil {
 		return nil, err

@@ -58,7 +58,7 @@ type libxl struct {
 }
 
 func (v *verifier) libxl() error {
-	l := &libxl{v: v, r: xlstream.NewReader(v.src, record.Strict, v.src.off), img: &XLImage{Offset: v.src.off}}
+	l := &libxl{v: v, r: xlstream.NewReader(v.src, record.Strict, v.src.off), img: &XLImage{Offset: v.src.off, Records: recordTable{}}}
 	if err := v.tolerate(l.r.Header()); err != nil {
 		return err
 	}

@@ -99,7 +99,8 @@ func (c *pageCounter) count(img *Image, h *xcstream.PageDataHeader, offset uint6
 }
 
 // histogram is the count of entries by type.
-func (c *pageCounter) histogram() (counts []PageCount) {
+func (c *pageCounter) histogram() []PageCount {
+	counts := []PageCount{}
 	for t, n := range c.types {
 		if n != 0 {
 			counts = append(counts, PageCount{guest.PageType(t).String(), n})

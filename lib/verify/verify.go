@@ -74,7 +74,7 @@ func Verify(src io.Reader, opts Options) (*Report, error) {
 
 // verify is Verify with an observer of what the stream carries.
 func verify(src io.Reader, opts Options, obs observer) (*Report, error) {
-	v := &verifier{src: &source{r: src}, opts: opts, obs: obs, report: &Report{}}
+	v := &verifier{src: &source{r: src}, opts: opts, obs: obs, report: &Report{Warnings: Findings{First: []Finding{}}}}
 	err := v.stream()
 	v.report.Octets = v.src.off
 	if v.x != nil {
