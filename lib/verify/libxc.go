@@ -202,20 +202,25 @@ func (x *libxc) vcpu(rec *vcpuRecord) error {
 	case xcstream.TypeX86PVVCPUMSRs:
 		row.MSRs = size
 	}
-	switch {
-	case size == 0:
+	if size == 0 {
 		x.v.warn(x.r.Wrap(fmt.Errorf("no context of vCPU %d (erratum 1: savers of Xen 4.6 to 4.8 wrote that)", rec.ID)))
 		return nil
+	}
+	return cmp.Or(x.order.VCPU(rec.Type, rec.ID, size), rec.checkContext())
+}
+
+// checkContext looks into the contexts that name something a second time or have reserved fields.
+func (rec *vcpuRecord) checkContext() error {
+	switch {
 	case rec.Type == xcstream.TypeX86PVVCPUMSRs:
-		if _, err := rec.DecodeMSRs(record.Strict); err != nil {
-			return err
-		}
-	case rec.Type == xcstream.TypeX86PVVCPUExtended && size >= 4:
+		_, err := rec.DecodeMSRs(record.Strict)
+		return err
+	case rec.Type == xcstream.TypeX86PVVCPUExtended && len(rec.Context) >= 4:
 		if id := binary.LittleEndian.Uint32(rec.Context); id != rec.ID {
 			return fmt.Errorf("%w: state of vCPU %d in a record of vCPU %d", record.ErrUnusual, id, rec.ID)
 		}
 	}
-	return x.order.VCPU(rec.Type, rec.ID, size)
+	return nil
 }
 
 // vcpuRow is the report's row for a vCPU.

@@ -153,17 +153,18 @@ func (l *libxl) emulator(id uint32) error {
 // libxc checks the libxc stream, or goes on with it behind a CHECKPOINT_END; t is the record before it. done: the input ends
 // here, as a stream with checkpoints may.
 func (l *libxl) libxc(t xlstream.Type) (done bool, err error) {
+	if t == xlstream.TypeCheckpointEnd {
+		if done, err := l.checkpointed(); err != nil || done {
+			return done, err
+		}
+		l.x.r.Passed(l.v.src.off - l.x.r.Offset())
+	}
 	start := l.v.src.off
 	defer func() { l.r.Passed(l.v.src.off - start) }()
 	if t == xlstream.TypeLibxcContext {
 		if l.x, err = l.v.newLibXC(); err != nil {
 			return false, err
 		}
-	} else {
-		if done, err := l.checkpointed(); err != nil || done {
-			return done, err
-		}
-		l.x.r.Passed(l.v.src.off - l.x.r.Offset())
 	}
 	ended, err := l.x.records()
 	if err != nil {

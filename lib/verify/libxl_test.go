@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"strings"
 	"testing"
@@ -118,7 +119,9 @@ func TestLibXL(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			stream := []byte(strings.Join(row.parts, ""))
-			r := verified(t, stream, Options{})
+			var items []Item
+			r := verified(t, stream, Options{Record: func(it Item) { items = append(items, it) }})
+			checkItems(t, stream, items)
 			if err := failure(r); !errors.Is(err, row.want) || r.Valid != (row.want == nil) {
 				t.Fatalf("got %v, want %v", err, row.want)
 			}
@@ -130,6 +133,25 @@ func TestLibXL(t *testing.T) {
 				t.Errorf("text: %v", err)
 			}
 		})
+	}
+}
+
+// checkItems: what Options.Record was told of stands in the stream, one behind the other.
+func checkItems(t *testing.T, stream []byte, items []Item) {
+	t.Helper()
+	next := uint64(0)
+	for _, it := range items {
+		if it.Offset != next {
+			t.Errorf("%v %s at %#x, what is before it ends at %#x", it.Layer, it.Name, it.Offset, next)
+		}
+		next = it.Offset + uint64(it.Length)
+		if !strings.Contains(it.Name, "header") {
+			h := record.Header{Length: it.Length}
+			next = it.Offset + record.HeaderSize + h.Padded()
+			if length := binary.LittleEndian.Uint32(stream[it.Offset+4:]); length != it.Length {
+				t.Errorf("%v %s at %#x has length %d, not %d", it.Layer, it.Name, it.Offset, length, it.Length)
+			}
+		}
 	}
 }
 

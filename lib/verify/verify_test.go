@@ -223,6 +223,8 @@ func verdictRows() []verdictRow {
 		{"PFN above the P2M", "pv64", []edit{put(xcstream.TypeX86TSCInfo, xcstream.TypePageData, onePage(uint64(testMaxPFN)+1))}, "", record.ErrValue},
 		{"P2M frame above the P2M", "pv64", []edit{flip(xcstream.TypeX86PVP2MFrames, 17, 1)}, "", record.ErrValue},
 		{"vCPU 8192", "pv64", []edit{flip(xcstream.TypeX86PVVCPUXSave, 9, 0x20)}, "", record.ErrValue},
+		{"MSRS without BASIC, with flags", "pv32", []edit{put(xcstream.TypeEnd, xcstream.TypeX86PVVCPUMSRs,
+			xcstream.VCPU{ID: 7, Context: xcstream.AppendMSRs(nil, []guest.MSR{{Index: 1, Flags: 1}})}.Append(nil))}, "", record.ErrMissing},
 		{"unknown mandatory record", "hvm", []edit{put(xcstream.TypeEnd, 0x13, nil)}, "", record.ErrUnknown},
 		{"TOOLSTACK", "hvm", []edit{put(xcstream.TypeEnd, xcstream.TypeToolstack, nil)}, "", record.ErrOrder},
 		{"dirty PFNs", "hvm", []edit{put(xcstream.TypeEnd, xcstream.TypeCheckpointDirtyPFNList, nil)}, "", record.ErrOrder},
