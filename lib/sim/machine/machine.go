@@ -52,6 +52,7 @@ type Machine struct {
 	frames  []frame
 	free    freeList
 	rng     *rand.Rand
+	warm    uint32 // what was read only to have it in the cache
 	domains [guest.FirstReservedDomID]*domain
 	lastID  guest.DomID
 	holds   map[uint64]*hold
@@ -179,16 +180,27 @@ func (m *Machine) pfn(f guest.MFN) guest.PFN { return guest.PFN(atomic.LoadUint6
 
 // allocate takes a free frame, chosen at random, for owner. It returns InvalidMFN when there is none.
 func (m *Machine) allocate(owner guest.DomID) guest.MFN {
-	n, ok := m.free.take(m.rng)
-	if !ok {
+	if m.free.left() == 0 {
 		return guest.InvalidMFN
 	}
-	f := guest.MFN(n)
-	m.frames[f].reset(owner)
-	if m.scrub {
-		fill(m.page(f), ScrubPattern)
+	var f [1]guest.MFN
+	m.allocateAll(owner, f[:])
+	return f[0]
+}
+
+// allocateAll fills frames with free ones, chosen at random, for owner. There must be as many.
+func (m *Machine) allocateAll(owner guest.DomID, frames []guest.MFN) {
+	warm := m.free.take(m.rng, frames)
+	for _, f := range frames { // as in take: what is written below is in the cache then
+		warm += m.frames[f].types + uint32(m.m2p[f])
 	}
-	return f
+	m.warm = warm
+	for _, f := range frames {
+		m.frames[f].reset(owner)
+		if m.scrub {
+			fill(m.page(f), ScrubPattern)
+		}
+	}
 }
 
 // releaseFrame gives f back. Its contents stay.

@@ -42,30 +42,45 @@ func (m *Machine) Populate(id guest.DomID, gfns []guest.GFN) error {
 
 func (d *domain) populate(gfns []guest.GFN) error {
 	m := d.m
-	for i, g := range gfns {
-		switch {
-		case g >= maxGFN:
-			return refuse(unix.EINVAL, "gfn %#x is beyond the guest's address space (%d of %d done)", uint64(g), i, len(gfns))
-		case d.pages >= d.spec.MaxPages:
-			return refuse(unix.EBUSY, "the limit of %d pages is reached (%d of %d done)", d.spec.MaxPages, i, len(gfns))
-		case !d.pv() && d.p2m.get(g) != guest.InvalidMFN:
-			return refuse(unix.EEXIST, "gfn %#x has a frame already (%d of %d done)", uint64(g), i, len(gfns))
+	n := min(uint64(len(gfns)), d.spec.MaxPages-min(d.pages, d.spec.MaxPages), m.free.left())
+	frames := make([]guest.MFN, n)
+	m.allocateAll(d.id, frames)
+	for i, f := range frames {
+		if err := d.add(gfns[i], f); err != nil {
+			for _, f := range frames[i:] {
+				m.releaseFrame(f)
+			}
+			return refuse(errnoOf(err), "%s (%d of %d done)", whyOf(err), i, len(gfns))
 		}
-		f := m.allocate(d.id)
-		if f == guest.InvalidMFN {
-			return refuse(unix.EBUSY, "the host has no free memory (%d of %d done)", i, len(gfns))
-		}
-		d.pages++
-		m.setM2P(f, guest.PFN(g))
 		if d.pv() {
 			gfns[i] = guest.GFN(f)
-			continue
+		}
+	}
+	switch {
+	case n == uint64(len(gfns)):
+		return nil
+	case d.pages >= d.spec.MaxPages:
+		return refuse(unix.EBUSY, "the limit of %d pages is reached (%d of %d done)", d.spec.MaxPages, n, len(gfns))
+	}
+	return refuse(unix.EBUSY, "the host has no free memory (%d of %d done)", n, len(gfns))
+}
+
+// add makes f, a frame that was allocated for the domain, its page g.
+func (d *domain) add(g guest.GFN, f guest.MFN) error {
+	if g >= maxGFN {
+		return refuse(unix.EINVAL, "gfn %#x is beyond the guest's address space", uint64(g))
+	}
+	if !d.pv() {
+		if d.p2m.get(g) != guest.InvalidMFN {
+			return refuse(unix.EEXIST, "gfn %#x has a frame already", uint64(g))
 		}
 		d.p2m.set(g, f)
-		if d.dirty != nil && m.release.AtLeast(4, 22) {
+		if d.dirty != nil && d.m.release.AtLeast(4, 22) {
 			d.dirty.set(guest.PFN(g))
 		}
 	}
+	d.pages++
+	d.m.setM2P(f, guest.PFN(g))
 	return nil
 }
 
