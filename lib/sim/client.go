@@ -120,11 +120,11 @@ func (w *wire) until(ctx context.Context) func() bool {
 // call makes one request and hands the answer's body, good until it returns, to take, which may be nil.
 func (c *Client) call(ctx context.Context, h header, body []byte, take func(h header, body []byte) error) error {
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("simulated host: %w", context.Cause(ctx))
+		return fmt.Errorf("simulated host %s: %w", c.path, context.Cause(ctx))
 	}
 	w, err := c.take(ctx)
 	if err != nil {
-		return fmt.Errorf("simulated host: %w", err)
+		return fmt.Errorf("simulated host %s: %w", c.path, err)
 	}
 	stop := w.until(ctx)
 	a, reply, err := w.exchange(h, body)
@@ -133,10 +133,13 @@ func (c *Client) call(ctx context.Context, h header, body []byte, take func(h he
 		if err == nil { // answered at the last moment
 			return c.finish(a, reply, take)
 		}
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			err = context.Cause(ctx)
+		case errors.Is(err, io.EOF), errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET):
+			err = fmt.Errorf("its server is gone: %w", err)
 		}
-		return fmt.Errorf("simulated host: %w", err)
+		return fmt.Errorf("simulated host %s: %w", c.path, err)
 	}
 	defer c.give(w)
 	return c.finish(a, reply, take)
