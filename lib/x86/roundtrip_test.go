@@ -195,21 +195,25 @@ func kinds() (os []guestos.Options) {
 	}
 	os = append(os, guestos.Options{Kind: guest.HVM}, guestos.Options{Kind: guest.PVH})
 	for i := range os {
-		os[i].Pages, os[i].VCPUs, os[i].Online, os[i].Seed = 2000, 3, 2, 42
+		os[i].Pages, os[i].VCPUs, os[i].Online, os[i].Seed = 1200, 3, 2, 42
 		os[i].Fill = guestos.Fill{Zero: 0.2, Text: 0.3}
 	}
 	return os
 }
 
 // TestRoundTrip moves guests of every kind from host to host, while they run and stopped, and has them prove
-// themselves on the way.
+// themselves on the way. One shape of workload goes all the way, the others one hop.
 func TestRoundTrip(t *testing.T) {
 	for _, o := range kinds() {
 		for _, shape := range guestos.Shapes {
-			o.Workload = guestos.Workload{Shape: shape, Rate: 20000}
+			o.Workload = guestos.Workload{Shape: shape, Rate: 5000}
 			t.Run(fmt.Sprintf("%v%s/%s", o.Kind, o.P2M, shape), func(t *testing.T) {
 				d := build(t, o, xen414)
-				for hop, release := range []guest.Release{xen417, xen417, xen422} {
+				way := []guest.Release{xen417, xen417, xen422}
+				if shape != guestos.Balloon {
+					way = way[:1]
+				}
+				for hop, release := range way {
 					live := hop != 1
 					if err := d.os.Step(100); err != nil {
 						t.Fatal(err)

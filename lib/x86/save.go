@@ -223,6 +223,10 @@ func (s *saving) queryTypes(ctx context.Context) error {
 	return nil
 }
 
+// typesAtOnce is how many types are asked for with one call where nothing else is done with them: the guest is suspended
+// meanwhile, and a call costs more than its frames.
+const typesAtOnce = 1 << 15
+
 // changed is the pages that were sent as something else than what they are now, for a suspended guest. Neither a page
 // that is ballooned out or in, nor one that becomes a page table, need show in the log of dirty pages.
 func (s *saving) changed(ctx context.Context, space addressSpace) (guest.Bitmap, error) {
@@ -231,9 +235,9 @@ func (s *saving) changed(ctx context.Context, space addressSpace) (guest.Bitmap,
 		set.SetFirst(s.frames) // nothing was sent
 		return set, nil
 	}
-	for first := uint64(0); first < s.frames; first += xcstream.MaxBatch {
+	for first := uint64(0); first < s.frames; first += typesAtOnce {
 		s.gfns = s.gfns[:0]
-		for p := first; p < min(first+xcstream.MaxBatch, s.frames); p++ {
+		for p := first; p < min(first+typesAtOnce, s.frames); p++ {
 			s.gfns = append(s.gfns, space.gfn(guest.PFN(p)))
 		}
 		if err := s.queryTypes(ctx); err != nil {
