@@ -29,6 +29,7 @@ const (
 type StatusError struct {
 	Status int
 	Err    error
+	plain  bool // usage would not help, though the status is ExitUsage
 }
 
 func (e *StatusError) Error() string { return e.Err.Error() }
@@ -36,7 +37,7 @@ func (e *StatusError) Unwrap() error { return e.Err }
 
 // Usagef is an error of wrong usage.
 func Usagef(format string, args ...any) error {
-	return &StatusError{ExitUsage, fmt.Errorf(format, args...)}
+	return &StatusError{Status: ExitUsage, Err: fmt.Errorf(format, args...)}
 }
 
 // WithStatus gives err an exit status; nil stays nil.
@@ -44,8 +45,12 @@ func WithStatus(status int, err error) error {
 	if err == nil {
 		return nil
 	}
-	return &StatusError{status, err}
+	return &StatusError{Status: status, Err: err}
 }
+
+// Refused gives err the status of wrong usage, as some of Xen's scripts have it for input that they cannot do, without the
+// text of usage.
+func Refused(err error) error { return &StatusError{Status: ExitUsage, Err: err, plain: true} }
 
 // Interrupted is the cancellation cause of a command's context after a signal.
 type Interrupted struct{ Signal os.Signal }
@@ -84,7 +89,7 @@ func Status(env *Env, doc string, err error) int {
 	case errors.Is(err, pflag.ErrHelp):
 		fmt.Fprint(env.Stdout, Usage(doc))
 		return ExitDone
-	case errors.As(err, &status) && status.Status == ExitUsage:
+	case errors.As(err, &status) && status.Status == ExitUsage && !status.plain:
 		fmt.Fprintf(env.Stderr, "%s: %v\n%s", env.Name, err, synopsis(doc))
 		return ExitUsage
 	case status != nil:
@@ -131,7 +136,7 @@ func Parse(flags *pflag.FlagSet, args []string) ([]string, error) {
 		if errors.Is(err, pflag.ErrHelp) {
 			return nil, err
 		}
-		return nil, &StatusError{ExitUsage, err}
+		return nil, &StatusError{Status: ExitUsage, Err: err}
 	}
 	return flags.Args(), nil
 }
