@@ -168,7 +168,7 @@ func (b *builder) allocatePV() (err error) {
 	if limit := perPage * perPage * perPage; b.P2M == Tree && b.span() > limit {
 		return fmt.Errorf("a P2M tree has room for %d pages, not %d", limit, b.span())
 	}
-	b.P2MLeaves = (b.span() + perPage - 1) / perPage
+	b.P2MLeaves = b.p2mPages()
 	leaves, err := b.takeAll(b.P2MLeaves, roleP2M)
 	if err != nil {
 		return err

@@ -315,3 +315,14 @@ func (k *Kernel) fail(err error) {
 		k.halt.Store(true)
 	}
 }
+
+// guarded runs a part of the guest's kernel. A panic of it, on memory that a restore has ruined, must not be one of the
+// host it runs on: it is an error.
+func guarded(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("guest kernel panic: %v", r)
+		}
+	}()
+	return f()
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/crc64"
+	"slices"
 
 	"xenferry/lib/guest"
 )
@@ -110,7 +111,34 @@ func readInfo(page []byte) (*Layout, error) {
 	if err := l.normalize(); err != nil {
 		return nil, fmt.Errorf("info page: %w", err)
 	}
-	return l, nil
+	return l, l.sane()
+}
+
+// sane refuses a layout that no guest was built with.
+func (l *Layout) sane() error {
+	if !slices.Equal(l.RAM, ram(&l.Options)) {
+		return fmt.Errorf("info page: RAM at %v", l.RAM)
+	}
+	pfns := []guest.PFN{l.Info, l.Root, l.UserRoot, l.UserL2, l.StartInfo, l.Store, l.Console, l.P2MTop}
+	for _, p := range append(pfns, l.GDT...) {
+		if _, ok := l.index(p); !ok {
+			return fmt.Errorf("info page: pfn %#x is not RAM", uint64(p))
+		}
+	}
+	leaves, gdt := uint64(0), 0
+	if l.Kind.PV() {
+		leaves, gdt = l.p2mPages(), int(l.VCPUs)+1
+	}
+	if l.P2MLeaves != leaves || len(l.GDT) != gdt {
+		return fmt.Errorf("info page: %d pages of P2M and %d of GDT, want %d and %d", l.P2MLeaves, len(l.GDT), leaves, gdt)
+	}
+	return nil
+}
+
+// p2mPages is how many pages a PV guest's P2M takes.
+func (l *Layout) p2mPages() uint64 {
+	perPage := uint64(guest.PageSize / l.Kind.Width())
+	return (l.span() + perPage - 1) / perPage
 }
 
 // pages is how many pages of RAM there are, special pages included.

@@ -1,6 +1,7 @@
 package guestos
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -99,13 +100,75 @@ func TestRunning(t *testing.T) {
 	}
 }
 
+// TestRuin: whatever a restore has made of a guest's memory, the guest fails and the host runs on.
+func TestRuin(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		o := anyOptions(rt)
+		k := build(rt, o)
+		step(rt, k, 20)
+		for range rapid.IntRange(1, 3).Draw(rt, "pages") {
+			want := rapid.SampledFrom([]role{roleData, roleStatic, roleRecords, roleP2M, roleP2MList, roleStartInfo}).Draw(rt, "role")
+			var ps []guest.PFN
+			for i := range k.pages() {
+				if k.recordAt(i).role() == want {
+					ps = append(ps, k.pfn(i))
+				}
+			}
+			if len(ps) == 0 {
+				continue
+			}
+			page := k.page(rapid.SampledFrom(ps).Draw(rt, "pfn"))
+			if page == nil {
+				continue
+			}
+			from := rapid.IntRange(0, guest.PageSize-8).Draw(rt, "from")
+			fillRandom(page[from&^31:], rapid.Uint64().Draw(rt, "garbage"))
+		}
+		k.Check()
+		_ = k.Step(20)
+		_ = k.Suspend(context.Background())
+		k.Check()
+		if found, err := Attach(k.hv); err == nil {
+			found.Resumed(false)
+			found.Start()
+			found.Stop()
+			_ = found.Step(20)
+			found.Check()
+		}
+	})
+}
+
+// TestRAM: the pages of a guest are counted through its holes and back.
+func TestRAM(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := &Layout{Options: anyOptions(t)}
+		l.Pages = rapid.Uint64Range(MinPages, 1<<21).Draw(t, "pages")
+		l.RAM = ram(&l.Options)
+		if l.pages() != l.MaxPages() {
+			t.Fatalf("%d pages in %v", l.pages(), l.RAM)
+		}
+		i := rapid.Uint64Range(0, l.pages()-1).Draw(t, "index")
+		if at, ok := l.index(l.pfn(i)); !ok || at != i {
+			t.Fatalf("page %d is at pfn %#x, which is page %d", i, uint64(l.pfn(i)), at)
+		}
+		for n, r := range l.RAM[1:] {
+			if before := l.RAM[n]; before.First+guest.PFN(before.Count) > r.First {
+				t.Fatalf("ranges overlap: %v", l.RAM)
+			}
+		}
+		if _, ok := l.index(guest.PFN(l.span())); ok {
+			t.Fatal("there is RAM behind the end")
+		}
+	})
+}
+
 // TestBig has a memory with a hole in it, and P2M and page tables of more than one branch.
 func TestBig(t *testing.T) {
 	if testing.Short() {
-		t.Skip("several GiB of memory, if sparse")
+		t.Skip("800 MiB of memory")
 	}
 	for _, o := range []Options{
-		{Kind: guest.PV32, P2M: Tree, Pages: 300 << 10}, // 1.17 GiB: beyond the direct map
+		{Kind: guest.PV32, P2M: Tree, Pages: 200 << 10}, // 800 MiB: beyond the direct map
 	} {
 		o.VCPUs, o.Seed, o.Workload.Shape, o.Fill.Zero = 2, 1, PageTable, 1
 		k := build(t, o)

@@ -1,6 +1,7 @@
 package guestos
 
 import (
+	"fmt"
 	"math"
 	"time"
 
@@ -52,7 +53,7 @@ func (c *cpu) run() {
 			}
 			due--
 		}
-		if err := c.do(); err != nil {
+		if err := guarded(c.do); err != nil {
 			k.fail(err)
 			return
 		}
@@ -63,7 +64,7 @@ func (c *cpu) run() {
 func (k *Kernel) Step(n int) error {
 	for range n {
 		for _, c := range k.cpus {
-			if err := c.do(); err != nil {
+			if err := guarded(c.do); err != nil {
 				return err
 			}
 		}
@@ -118,13 +119,14 @@ func (c *cpu) own() uint64 {
 // from is the first data page of the vCPU's from its i-th on, around to the start.
 func (c *cpu) from(i uint64, want role) (guest.PFN, uint64) {
 	own, n := c.own(), uint64(len(c.k.cpus))
-	for ; ; i++ {
+	for range own {
 		i %= own
-		at := i*n + uint64(c.n)
-		if c.k.recordAt(at).role() == want {
+		if at := i*n + uint64(c.n); c.k.recordAt(at).role() == want {
 			return c.k.pfn(at), i
 		}
+		i++
 	}
+	panic(fmt.Sprintf("vCPU %d has no %v page left", c.n, want))
 }
 
 func (c *cpu) uniform() guest.PFN {

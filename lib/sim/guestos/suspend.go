@@ -15,7 +15,7 @@ func (k *Kernel) Suspend(context.Context) error {
 	k.Stop()
 	err := k.Err()
 	if err == nil {
-		err = k.suspend()
+		err = guarded(k.suspend)
 	}
 	if err != nil {
 		if was {
@@ -112,7 +112,7 @@ func (k *Kernel) Resumed(cancelled bool) {
 	if k.State() != Suspended {
 		return
 	}
-	if err := k.resume(cancelled); err != nil {
+	if err := guarded(func() error { return k.resume(cancelled) }); err != nil {
 		k.fail(fmt.Errorf("guest cannot resume: %w", err))
 	}
 }
