@@ -47,8 +47,8 @@ type restoring struct {
 	differ int
 }
 
-// Restore makes a domain from the stream and lets it run. Whatever happens, it logs in one line in which state the
-// domain is when it returns.
+// Restore makes a domain from the stream and lets it run. Whatever happens, the last line of the log,
+// or the error, says in which state the domain is when it returns.
 func Restore(ctx context.Context, h host.Host, opt RestoreOptions, g Guardian, log zerolog.Logger) error {
 	r := &restoring{h: h, opt: opt, guard: g, log: log}
 	err := r.run(ctx)
@@ -59,11 +59,17 @@ func Restore(ctx context.Context, h host.Host, opt RestoreOptions, g Guardian, l
 }
 
 func (r *restoring) run(ctx context.Context) error {
-	if _, err := restore.Run(ctx, r.opt.Stream, r.open, r); err != nil {
+	rings, err := restore.Run(ctx, r.opt.Stream, r.open, r)
+	if err != nil {
 		return err
 	}
 	if r.differ > 0 {
 		return fmt.Errorf("VERIFY found %d pages that differ from the source's", r.differ)
+	}
+	if i, ok := r.h.(host.Introducer); ok && r.made {
+		if err := i.Introduce(ctx, r.id, rings); err != nil {
+			return err
+		}
 	}
 	if err := r.agree(ctx); err != nil {
 		return err

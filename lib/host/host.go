@@ -1,5 +1,5 @@
-// Package host opens the hypervisor that a command works on: the simulated one today, Xen where the machine is a
-// control domain.
+// Package host opens the hypervisor that a command works on: Xen where the machine is a control domain, else the
+// simulated one.
 package host
 
 import (
@@ -35,4 +35,10 @@ type Host interface {
 
 	// Close lets go of the host. Domains stay as they are.
 	Close() error
+}
+
+// Introducer is a Host whose domains speak to a xenstored and have a console: a domain that Create made is made known to
+// both once its memory holds the rings.
+type Introducer interface {
+	Introduce(ctx context.Context, id guest.DomID, rings guest.Rings) error
 }

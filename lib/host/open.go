@@ -13,13 +13,14 @@ import (
 	"github.com/rs/zerolog"
 
 	"xenferry/lib/sim"
+	"xenferry/lib/xen"
 )
 
 // Env names the variable that says which host commands use, as the option --host does.
 const Env = "XENFERRY_HOST"
 
-// ErrNoXen says that this build cannot drive a real Xen.
-var ErrNoXen = errors.New("this build cannot drive real Xen: use --host sim:SOCKET")
+// ErrNoXen says that this machine is no control domain of Xen.
+var ErrNoXen = errors.New("this machine is no control domain of Xen (" + capabilities + " does not say control_d): use --host sim:SOCKET")
 
 // capabilities tells a control domain, where there is Xen's part of /proc at all.
 const capabilities = "/proc/xen/capabilities"
@@ -27,12 +28,19 @@ const capabilities = "/proc/xen/capabilities"
 // Open opens the host that spec names: "xen", or "sim:SOCKET" for the simulated one that xc-sim serves there. Without
 // spec it is Xen in a control domain, else what the variable Env names, else the simulated host at DefaultSocket.
 func Open(ctx context.Context, spec string, log zerolog.Logger) (Host, error) {
-	spec, why := choose(spec, os.Getenv(Env), capabilities)
+	control := isControlDomain(capabilities)
+	spec, why := choose(spec, os.Getenv(Env), control)
 	log.Debug().Str("host", spec).Str("because", why).Msg("open host")
 	kind, socket, _ := strings.Cut(spec, ":")
 	switch {
-	case spec == "xen":
+	case spec == "xen" && !control:
 		return nil, fmt.Errorf("host xen (%s): %w", why, ErrNoXen)
+	case spec == "xen":
+		h, err := xen.Open(ctx, log)
+		if err != nil {
+			return nil, fmt.Errorf("host xen (%s): %w", why, err)
+		}
+		return h, nil
 	case kind != "sim":
 		return nil, fmt.Errorf("host %q (%s): want xen or sim:SOCKET", spec, why)
 	}
@@ -50,18 +58,23 @@ func Open(ctx context.Context, spec string, log zerolog.Logger) (Host, error) {
 }
 
 // choose is the host to open and why it is that one.
-func choose(spec, env, capabilities string) (host, why string) {
+func choose(spec, env string, control bool) (host, why string) {
 	if spec != "" {
 		return spec, "as asked"
 	}
-	// A mere guest of Xen has the file, too, but no control_d in it.
-	if b, err := os.ReadFile(capabilities); err == nil && strings.Contains(string(b), "control_d") {
+	if control {
 		return "xen", "this is a control domain"
 	}
 	if env != "" {
 		return env, "from " + Env
 	}
 	return "sim:", "by default"
+}
+
+// isControlDomain reads /proc/xen/capabilities. A mere guest of Xen has the file, too, but no control_d in it.
+func isControlDomain(capabilities string) bool {
+	b, err := os.ReadFile(capabilities)
+	return err == nil && strings.Contains(string(b), "control_d")
 }
 
 // DefaultSocket is where the simulated host is served if nothing else is said: xenferry/sim.sock in the user's

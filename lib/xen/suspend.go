@@ -1,0 +1,229 @@
+package xen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"xenferry/lib/guest"
+	"xenferry/lib/xenstore"
+)
+
+const (
+	paramCallbackIRQ = 0  // HVM_PARAM_CALLBACK_IRQ, 0 without PV drivers
+	paramACPISState  = 14 // HVM_PARAM_ACPI_S_STATE, not 0 while the guest sleeps
+)
+
+// stopTime is how long a guest may take from saying that it suspends until it has, and pollTime how often it is looked
+// at beside what xenstored tells.
+const (
+	stopTime = 60 * time.Second
+	pollTime = 100 * time.Millisecond
+)
+
+// releaseDomain is what xenstored calls a watch for whenever a domain stops.
+const releaseDomain = "@releaseDomain"
+
+// Suspend has the guest suspend itself, asked through xenstore; an HVM guest without PV drivers, or asleep, is stopped
+// by Xen. A domain that is suspended already is well. When ctx ends before the guest took notice, the request is
+// withdrawn for good; after that the guest will suspend, and Suspend waits until it has.
+func (h *Host) Suspend(ctx context.Context, id guest.DomID) error {
+	i, err := h.info(id)
+	switch {
+	case err != nil:
+		return err
+	case i.Suspended():
+		return nil
+	case i.Shutdown || i.Dying:
+		return fmt.Errorf("suspend domain %d: it has shut down for reason %d", id, i.Reason)
+	case i.Paused:
+		return fmt.Errorf("suspend domain %d: it is paused, and cannot suspend itself", id)
+	}
+	hears, err := h.hearsXenstore(ctx, i)
+	if err != nil {
+		return err
+	}
+	if !hears {
+		if err := h.remoteShutdown(id, guest.ShutdownSuspend); err != nil {
+			return err
+		}
+	} else if err := h.requestSuspend(ctx, id); err != nil {
+		return fmt.Errorf("suspend domain %d: %w", id, err)
+	}
+	if i, err = h.info(id); err != nil {
+		return err
+	}
+	if !i.Suspended() {
+		return fmt.Errorf("suspend domain %d: it has shut down for reason %d", id, i.Reason)
+	}
+	return nil
+}
+
+// hearsXenstore reports whether the guest will read what it is asked in xenstore.
+func (h *Host) hearsXenstore(ctx context.Context, i guest.Info) (bool, error) {
+	if i.Kind.PV() {
+		return true, nil
+	}
+	irq, err := h.HVMParam(ctx, i.ID, paramCallbackIRQ)
+	if err != nil {
+		return false, err
+	}
+	sleep, err := h.HVMParam(ctx, i.ID, paramACPISState)
+	return irq != 0 && sleep == 0, err
+}
+
+// remoteShutdown stops a domain without asking it (SCHEDOP_remote_shutdown: domain_id u16, reason u32 at 4).
+func (h *Host) remoteShutdown(id guest.DomID, reason guest.ShutdownReason) error {
+	const cmd = 4
+	a, err := h.memory.take(64)
+	if err != nil {
+		return err
+	}
+	defer a.free()
+	op := a.get(8)
+	le.PutUint16(op, uint16(id))
+	le.PutUint32(op[4:], uint32(reason))
+	_, err = h.dev.call(callSchedOp, cmd, address(op))
+	return fail("SCHEDOP_remote_shutdown", id, err)
+}
+
+// requestSuspend asks in xenstore and returns when the domain has stopped.
+func (h *Host) requestSuspend(ctx context.Context, id guest.DomID) error {
+	c, err := h.xenstore(ctx)
+	if err != nil {
+		return err
+	}
+	node := domainPath(id) + "/control/shutdown"
+	answered, err := c.Watch(ctx, node)
+	if err != nil {
+		return err
+	}
+	defer answered.Close()
+	stopped, err := c.Watch(ctx, releaseDomain)
+	if err != nil {
+		return err
+	}
+	defer stopped.Close()
+	if err := c.Write(ctx, node, "suspend"); err != nil {
+		return err
+	}
+	noticed := func() (bool, error) {
+		v, err := c.Read(ctx, node)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		if v != "suspend" {
+			return true, nil
+		}
+		return h.stopped(id)
+	}
+	if err := await(ctx, answered, noticed); err != nil {
+		withdrawn, e := withdraw(context.WithoutCancel(ctx), c, node)
+		if e != nil || withdrawn {
+			return errors.Join(err, e)
+		}
+		return errors.Join(err, h.awaitStop(context.WithoutCancel(ctx), id, stopped))
+	}
+	return h.awaitStop(context.WithoutCancel(ctx), id, stopped)
+}
+
+// awaitStop waits for a guest that has said that it suspends.
+func (h *Host) awaitStop(ctx context.Context, id guest.DomID, w *xenstore.Watch) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, stopTime, fmt.Errorf("the guest answered the request, but did not suspend within %v", stopTime))
+	defer cancel()
+	return await(ctx, w, func() (bool, error) { return h.stopped(id) })
+}
+
+func (h *Host) stopped(id guest.DomID) (bool, error) {
+	i, err := h.info(id)
+	return i.Shutdown || i.Dying, err
+}
+
+// await returns when done says so: it is asked at each event of w, and now and then in case one was lost.
+func await(ctx context.Context, w *xenstore.Watch, done func() (bool, error)) error {
+	tick := time.NewTicker(pollTime)
+	defer tick.Stop()
+	for {
+		if ok, err := done(); ok || err != nil {
+			return err
+		}
+		select {
+		case <-w.Events():
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// withdraw takes the request back, unless the guest has taken it.
+func withdraw(ctx context.Context, c *xenstore.Conn, node string) (withdrawn bool, err error) {
+	err = c.Transaction(ctx, func(tx *xenstore.Tx) error {
+		v, err := tx.Read(ctx, node)
+		if withdrawn = v == "suspend"; !withdrawn || err != nil {
+			return err
+		}
+		return tx.Write(ctx, node, "")
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return withdrawn, err
+}
+
+// Offsets of a return value's register in vcpu_guest_context: rax, or eax of a 32-bit PV guest.
+const (
+	contextRAX = 600
+	contextEAX = 540
+)
+
+// Resume lets a suspended domain run on as if the suspend had been cancelled: its hypercall to suspend returns 1.
+func (h *Host) Resume(ctx context.Context, id guest.DomID) error {
+	i, err := h.info(id)
+	switch {
+	case err != nil:
+		return err
+	case !i.Suspended():
+		return fmt.Errorf("resume domain %d: it is not suspended", id)
+	}
+	asked, err := h.hearsXenstore(ctx, i)
+	if err != nil {
+		return err
+	}
+	if asked {
+		if err := h.returnCancelled(ctx, i); err != nil {
+			return err
+		}
+	}
+	if err := h.order(resumeDomain, id, nil); err != nil {
+		return err
+	}
+	c, err := h.xenstore(ctx)
+	if err != nil {
+		h.log.Warn().Err(err).Msgf("domain %d runs, but xenstored takes it for stopped", id)
+		return nil
+	}
+	// Else xenstored would tell nobody when the domain stops the next time. It refuses for a domain it does not know.
+	if err := c.Resume(ctx, id); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
+		h.log.Warn().Err(err).Msgf("domain %d runs, but xenstored takes it for stopped", id)
+	}
+	return nil
+}
+
+// returnCancelled sets what vCPU 0's hypercall returns.
+func (h *Host) returnCancelled(ctx context.Context, i guest.Info) error {
+	c, err := h.VCPUContext(ctx, i.ID, 0)
+	if err != nil {
+		return err
+	}
+	if i.Kind == guest.PV32 {
+		le.PutUint32(c[contextEAX:], 1)
+	} else {
+		le.PutUint64(c[contextRAX:], 1)
+	}
+	return h.SetVCPUContext(ctx, i.ID, 0, c)
+}
