@@ -88,7 +88,8 @@ func spoolFile(ctx context.Context, fd int) (*os.File, error) {
 	}
 	err = os.Remove(file.Name())
 	if err == nil {
-		_, err = io.CopyBuffer(file, src, make([]byte, transport.PipeSize))
+		// Without its methods the file takes the large buffer, not one of its own.
+		_, err = io.CopyBuffer(struct{ io.Writer }{file}, src, make([]byte, transport.PipeSize))
 	}
 	if err != nil {
 		_ = file.Close()

@@ -16,6 +16,8 @@
 //	    --allow-trailing  stop at the stream's end and leave what follows unread
 //	    --compare         compare the domains in the images A and B: final memory and every state record
 //
+// The members of the JSON are listed in docs/verify-v2.md.
+//
 // A long option may be shortened as long as it is unambiguous. Other words are ignored.
 //
 // --compare exempts only what restoring must change: nr_pages, flags, shared_info and event ports in start_info;

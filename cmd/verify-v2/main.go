@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/syslog"
+	"strings"
 
 	"github.com/rs/zerolog"
 
@@ -65,6 +66,9 @@ func setLog(env *cli.Env, o *options) error {
 
 // runVerify is the command under its own name.
 func runVerify(ctx context.Context, env *cli.Env, o *options) error {
+	if len(o.words) > 0 {
+		env.Log.Warn().Msgf("ignored: %s (the stream is named with -i)", strings.Join(o.words, " "))
+	}
 	opts := verify.Options{Layer: o.layer, Pedantic: o.pedantic, AllowTrailing: o.trailing}
 	out := &output{w: env.Stdout}
 	list := &output{w: env.Stdout}

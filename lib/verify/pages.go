@@ -14,7 +14,7 @@ type pageEntry = xcstream.PageEntry
 
 // chunkPages is how many pages are read at once: enough to make system calls rare, few enough to stay in the processor's
 // cache until they have been looked at.
-const chunkPages = 128
+const chunkPages = 64
 
 // maxRounds is how many rounds are kept; the others are only counted.
 const maxRounds = 1000
