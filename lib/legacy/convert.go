@@ -321,7 +321,8 @@ func (c *converter) batch(b *Batch) (became, dropped string, err error) {
 	if c.Salvage {
 		return became, dropped, c.salvageBatch(b)
 	}
-	if err := c.pages.write(pageDataHead(c.pages.buf[:0], b.Entries, b.Pages)); err != nil {
+	c.pages.buf = pageDataHead(c.pages.buf[:0], b.Entries, b.Pages)
+	if err := c.pages.write(c.pages.buf); err != nil {
 		return "", "", err
 	}
 	return became, dropped, c.pages.move(c.r)
