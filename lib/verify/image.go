@@ -40,7 +40,10 @@ type vcpuKey struct {
 
 // loadImage reads a stream from src, verifying it on the way.
 func loadImage(name string, src io.ReaderAt, opts Options) (*image, *Report, error) {
-	img := &image{name: name, src: src, pages: pageIndex{}, frames: map[uint64]guest.PFN{}, vcpus: map[vcpuKey][]byte{}, params: map[uint64]uint64{}}
+	img := &image{
+		name: name, src: src, pages: pageIndex{}, frames: map[uint64]guest.PFN{},
+		vcpus: map[vcpuKey][]byte{}, params: map[uint64]uint64{},
+	}
 	report, err := verify(io.NewSectionReader(src, 0, 1<<62), opts, img)
 	if err != nil {
 		return nil, nil, fmt.Errorf("image %s: %w", name, err)

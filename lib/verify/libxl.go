@@ -202,7 +202,7 @@ func (l *libxl) checkpointed() (done bool, err error) {
 		return false, err
 	}
 	if t != xlstream.TypeCheckpointState {
-		return false, l.r.Wrap(fmt.Errorf("%w: %v must follow %v in a COLO stream", record.ErrOrder, xlstream.TypeCheckpointState, xlstream.TypeCheckpointEnd))
+		return false, l.r.Wrap(fmt.Errorf("%w: CHECKPOINT_STATE must follow CHECKPOINT_END in a COLO stream", record.ErrOrder))
 	}
 	l.img.Records.add(uint32(t), name(t), length)
 	if err := l.v.tolerate(l.body(t)); err != nil {

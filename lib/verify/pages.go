@@ -45,7 +45,8 @@ func (x *libxc) pageData() error {
 	if x.img.MaxPFN != nil {
 		for i, e := range h.Entries {
 			if uint64(e.PFN()) > *x.img.MaxPFN {
-				return fmt.Errorf("%w: entry %d: PFN %#x is above %#x, the last that X86_PV_P2M_FRAMES cover", record.ErrValue, i, e.PFN(), *x.img.MaxPFN)
+				return fmt.Errorf("%w: entry %d: PFN %#x is above %#x, the last that X86_PV_P2M_FRAMES cover",
+					record.ErrValue, i, e.PFN(), *x.img.MaxPFN)
 			}
 		}
 	}

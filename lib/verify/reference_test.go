@@ -52,19 +52,7 @@ type sample struct {
 // referenceVerdicts is what Xen's verify-stream-v2 says of the samples.
 func referenceVerdicts(t *testing.T, samples []sample) []bool {
 	t.Helper()
-	var found []string
-	for _, root := range []string{"../../.tools/xen-utils", "/"} {
-		tools, _ := filepath.Glob(filepath.Join(root, "usr/lib/xen-*/bin/verify-stream-v2"))
-		found = append(tools, found...)
-	}
-	python, err := exec.LookPath("python3")
-	if len(found) == 0 || err != nil {
-		const missing = "Xen's verify-stream-v2 is not here: Debian's package xen-utils-4.17, which scripts/test unpacks, would provide it"
-		if os.Getenv("XENFERRY_CI") != "" {
-			t.Fatal(missing)
-		}
-		t.Skip(missing)
-	}
+	script, pythonPath := testkit.ReferenceScript(t, "verify-stream-v2")
 	dir := t.TempDir()
 	var input strings.Builder
 	for i, s := range samples {
@@ -74,9 +62,8 @@ func referenceVerdicts(t *testing.T, samples []sample) []bool {
 		}
 		fmt.Fprintf(&input, "%s %s\n", s.layer, file)
 	}
-	script := found[len(found)-1]
-	cmd := exec.Command(python, "-c", referenceDriver, script)
-	cmd.Env = append(os.Environ(), "PYTHONPATH="+filepath.Join(filepath.Dir(filepath.Dir(script)), "lib", "python"))
+	cmd := exec.Command("python3", "-c", referenceDriver, script)
+	cmd.Env = append(os.Environ(), "PYTHONPATH="+pythonPath)
 	cmd.Stdin = strings.NewReader(input.String())
 	out, err := cmd.Output()
 	if err != nil {

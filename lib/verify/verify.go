@@ -167,7 +167,8 @@ func (v *verifier) detect() (Layer, error) {
 	case looksLegacy(head[:]):
 		return Auto, &record.Error{Record: "first octets", Err: ErrLegacy}
 	}
-	return Auto, &record.Error{Record: "first octets", Err: fmt.Errorf("%w: % x begins neither a libxc stream, nor a libxl stream, nor an xl save file", record.ErrValue, head)}
+	err = fmt.Errorf("%w: % x begins neither a libxc stream, nor a libxl stream, nor an xl save file", record.ErrValue, head)
+	return Auto, &record.Error{Record: "first octets", Err: err}
 }
 
 // looksLegacy reports whether head, of 8 octets, can begin a legacy stream: the number of the guest's PFNs, below 2^28 and as
