@@ -11,7 +11,7 @@ import (
 
 // image is what a stream comes to in the end: the last of each page, and the records of state.
 type image struct {
-	types   map[guest.PFN]guest.PageType
+	types   map[guest.PFN]guest.PageType // other than guest.XTab
 	pages   map[guest.PFN][]byte
 	p2m     map[guest.PFN]bool // the frames of the P2M
 	last    uint32
@@ -44,8 +44,11 @@ func readImage(t testing.TB, stream []byte) *image {
 				t.Fatal(err)
 			}
 			for _, e := range head.Entries {
+				if delete(im.pages, e.PFN()); e.Type() == guest.XTab {
+					delete(im.types, e.PFN())
+					continue
+				}
 				im.types[e.PFN()] = e.Type()
-				delete(im.pages, e.PFN())
 				if e.Type().HasData() {
 					page := make([]byte, guest.PageSize)
 					if err := r.ReadFull(page); err != nil {
@@ -108,7 +111,7 @@ func compareStreams(t testing.TB, first, second []byte) {
 		t.Errorf("P2M up to PFN %#x in %d frames, then up to %#x in %d", a.last, len(a.p2m), b.last, len(b.p2m))
 	}
 	for p, typ := range a.types {
-		if got, ok := b.types[p]; ok && got != typ || !ok && typ != guest.XTab {
+		if got, ok := b.types[p]; !ok || got != typ {
 			t.Errorf("PFN %#x: was %v, is %v (%v)", p, typ, got, ok)
 		}
 		if a.p2m[p] != b.p2m[p] {
@@ -117,6 +120,9 @@ func compareStreams(t testing.TB, first, second []byte) {
 		if !bytes.Equal(a.pages[p], b.pages[p]) && !a.p2m[p] && p != startInfo && !ringPage(a, startInfo, p) {
 			t.Errorf("PFN %#x (%v): contents differ", p, typ)
 		}
+	}
+	if len(a.types) != len(b.types) {
+		t.Errorf("%d pages, then %d", len(a.types), len(b.types))
 	}
 	for name, body := range a.state {
 		switch name {
