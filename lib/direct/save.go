@@ -53,29 +53,31 @@ type saving struct {
 	d     guest.Info
 	opt   SaveOptions
 	guard Guardian
-	log   zerolog.Logger
 	meter *progress.Meter
 
 	state     guard.State // what the guardian was told last
 	committed bool
 }
 
-// Save writes domain d to the stream and leaves it as the options say. Whatever happens, it logs in one line in which
-// state the domain is when it returns.
+// Save writes domain d to the stream and leaves it as the options say. Whatever happens, the last line of the log, or the
+// error, says in which state the domain is when it returns.
 func Save(ctx context.Context, h host.Host, d guest.Info, opt SaveOptions, g Guardian, log zerolog.Logger, meter *progress.Meter) error {
-	s := &saving{h: h, d: d, opt: opt, guard: g, log: log, meter: meter, state: guard.State{Domain: d.ID, UUID: d.UUID}}
+	s := &saving{h: h, d: d, opt: opt, guard: g, meter: meter, state: guard.State{Domain: d.ID, UUID: d.UUID}}
 	if err := s.accept(); err != nil {
 		return err
 	}
-	err := s.run(ctx)
+	state, err := "", s.run(ctx)
 	if err == nil {
-		err = s.leave(ctx)
+		state, err = s.leave(ctx)
+	}
+	if err != nil {
+		err = s.failed(context.WithoutCancel(ctx), err)
 	}
 	meter.Close(err == nil)
-	if err != nil {
-		return s.failed(context.WithoutCancel(ctx), err)
+	if err == nil {
+		log.Info().Msgf("domain %d %s", d.ID, state)
 	}
-	return nil
+	return err
 }
 
 // accept refuses what cannot be saved.
@@ -174,11 +176,11 @@ func (s *saving) commit() error {
 	return nil
 }
 
-// leave ends a save whose image is written.
-func (s *saving) leave(ctx context.Context) error {
+// leave ends a save whose image is written. It returns the state of the domain in words.
+func (s *saving) leave(ctx context.Context) (string, error) {
 	if s.opt.Durable {
 		if err := s.opt.Stream.Sync(); err != nil {
-			return err
+			return "", err
 		}
 	}
 	if s.opt.Ack != nil {
@@ -187,57 +189,46 @@ func (s *saving) leave(ctx context.Context) error {
 	switch s.opt.Leave {
 	case LeaveRunning:
 		if !s.d.Suspended() {
-			if err := s.resume(ctx); err != nil {
-				return err
-			}
-			s.log.Info().Msgf("domain %d running; image complete", s.d.ID)
-			return nil
+			return "running; image complete", s.resume(ctx)
 		}
 	case LeaveDestroyed:
-		if err := s.h.Destroy(ctx, s.d.ID); err != nil {
-			return err
-		}
-		s.log.Info().Msgf("domain %d destroyed; image complete", s.d.ID)
-		return nil
+		return "destroyed; image complete", s.h.Destroy(ctx, s.d.ID)
 	}
 	s.meter.Downtime("written")
-	s.log.Info().Msgf("domain %d suspended; image complete", s.d.ID)
-	return nil
+	return "suspended; image complete", nil
 }
 
 // handOver gives the domain to a target that answers.
-func (s *saving) handOver(ctx context.Context) error {
+func (s *saving) handOver(ctx context.Context) (string, error) {
 	if _, err := handover.Receive(s.opt.Ack, handover.Ready); err != nil {
-		return err
+		return "", err
 	}
 	if err := context.Cause(ctx); err != nil {
-		return err
+		return "", err
 	}
 	if err := s.commit(); err != nil {
-		return err
+		return "", err
 	}
 	if err := handover.Send(s.opt.Stream, handover.Go); err != nil {
-		return err
+		return "", err
 	}
 	report, err := handover.Receive(s.opt.Ack, handover.Running, handover.Failed)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if report == handover.Failed {
 		// The target says that its copy is destroyed and never ran, which is the one thing that makes the domain ours again.
 		s.committed = false
-		return errors.New("the target could not let the domain run, and destroyed its copy")
+		return "", errors.New("the target could not let the domain run, and destroyed its copy")
 	}
 	s.meter.Downtime("running")
 	if s.opt.Leave == LeaveSuspended {
-		s.log.Info().Msgf("domain %d suspended; it runs on the target", s.d.ID)
-		return nil
+		return "suspended; it runs on the target", nil
 	}
 	if err := s.h.Destroy(ctx, s.d.ID); err != nil {
-		return fmt.Errorf("the domain runs on the target, but its old copy is left: %w", err)
+		return "", fmt.Errorf("the domain runs on the target, but its old copy is left: %w", err)
 	}
-	s.log.Info().Msgf("domain %d destroyed; it runs on the target", s.d.ID)
-	return nil
+	return "destroyed; it runs on the target", nil
 }
 
 func (s *saving) resume(ctx context.Context) error {

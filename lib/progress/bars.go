@@ -18,7 +18,7 @@ type bars struct {
 	pool    *mpb.Progress
 	overall *mpb.Bar
 	round   *mpb.Bar
-	rate    *rate
+	rate    *rate // of the round
 
 	kind  save.RoundKind
 	size  uint64  // of the round, in pages
@@ -38,7 +38,7 @@ func (b *bars) begin(r save.Round) {
 	if b.first == 0 {
 		b.first = max(r.Frames, 1)
 	}
-	speed := &rate{at: time.Now()}
+	speed := &rate{began: time.Now()}
 	b.rate = speed
 	b.round = b.pool.AddBar(int64(max(r.Frames, 1)),
 		mpb.PrependDecorators(decor.Name(fmt.Sprintf("%d %s", r.Number, r.Kind), decor.WC{W: 14, C: decor.DindentRight})),
@@ -69,7 +69,7 @@ func (b *bars) show(share float64) { b.overall.SetCurrent(int64(share * 999)) }
 func (b *bars) done() {
 	b.ended += b.weight()
 	b.show(b.ended)
-	b.round.SetTotal(-1, true)
+	b.round.SetCurrent(int64(max(b.size, 1)))
 }
 
 func (b *bars) close(ok bool) {

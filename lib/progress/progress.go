@@ -4,6 +4,7 @@ package progress
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"os"
 	"time"
@@ -46,6 +47,7 @@ type Meter struct {
 	total     Event
 	suspended time.Time // when the guest was asked
 	took      time.Duration
+	downtime  string // in words, said at the end
 }
 
 // New returns a Meter. stats may be nil. There are bars if stderr is a terminal.
@@ -54,7 +56,7 @@ func New(log zerolog.Logger, stderr *os.File, stats io.Writer) *Meter {
 	if stats != nil {
 		m.stats = json.NewEncoder(stats)
 	}
-	if term.IsTerminal(int(stderr.Fd())) {
+	if _, rows, err := term.GetSize(int(stderr.Fd())); err == nil && rows > 0 {
 		m.bars = newBars(stderr)
 	}
 	return m
@@ -113,13 +115,16 @@ func (m *Meter) Downtime(until string) {
 		"written": "so far, with the image complete and the guest not running anywhere yet",
 		"resumed": "until the guest ran on here",
 	}
-	m.log.Info().Msgf("downtime %.1f ms, %s", float64(down.Microseconds())/1000, words[until])
+	m.downtime = fmt.Sprintf("downtime %.1f ms, %s", float64(down.Microseconds())/1000, words[until])
 }
 
 // Close ends the show, and writes the totals if the save succeeded.
 func (m *Meter) Close(ok bool) {
 	if m.bars != nil {
 		m.bars.close(ok)
+	}
+	if m.downtime != "" {
+		m.log.Info().Msg(m.downtime)
 	}
 	if !ok {
 		return

@@ -1,0 +1,85 @@
+package progress
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"xenferry/lib/cli"
+	"xenferry/lib/save"
+)
+
+// TestMonotone: the share of the whole never runs backwards and ends at all of it, whatever the rounds are.
+func TestMonotone(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := newBars(io.Discard)
+		defer func() { b.close(true) }()
+		last := int64(0)
+		look := func() {
+			if now := b.overall.Current(); now < last || now > 999 {
+				t.Fatalf("from %d to %d", last, now)
+			} else {
+				last = now
+			}
+		}
+		kinds := append(make([]save.RoundKind, rapid.IntRange(0, 6).Draw(t, "live rounds")), save.RoundFinal)
+		for i, kind := range kinds {
+			if kind == "" {
+				kind = save.RoundLive
+			}
+			frames := rapid.Uint64Range(0, 3000).Draw(t, "frames")
+			b.begin(save.Round{Number: i + 1, Kind: kind, Frames: frames})
+			for done := uint64(0); done < frames; {
+				done = min(frames, done+rapid.Uint64Range(1, 1024).Draw(t, "batch"))
+				b.sent(save.Progress{Frames: done, Pages: done})
+				look()
+			}
+			b.done()
+			look()
+		}
+		if last != 999 {
+			t.Errorf("after the final round: %d of 999", last)
+		}
+	})
+}
+
+// TestStats: a JSON object a line, with what happened; and lines for people where no terminal is.
+func TestStats(t *testing.T) {
+	stderr, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stderr.Close() }()
+	var stats, log bytes.Buffer
+	m := New(cli.NewLog(&log, "xc-save"), stderr, &stats)
+	m.Begin(save.Round{Number: 1, Kind: save.RoundLive, Frames: 10})
+	m.Sent(save.Progress{Frames: 10, Pages: 7, Deferred: 1})
+	m.Done()
+	m.Suspended(time.Millisecond)
+	m.Downtime("running")
+	m.Close(true)
+	var events []Event
+	for lines := json.NewDecoder(&stats); lines.More(); {
+		var e Event
+		if err := lines.Decode(&e); err != nil {
+			t.Fatal(err)
+		}
+		events = append(events, e)
+	}
+	if len(events) != 3 || events[0].Sent != 7 || events[0].Frames != 10 || events[0].Deferred != 1 || events[1].Until != "running" ||
+		events[1].Seconds < 0.001 || events[2].Octets != 7*4096 {
+		t.Errorf("%+v", events)
+	}
+	for _, want := range []string{"xc-save: round 1 (live): 7 of 10 pages sent", "\nxc-save: downtime ", "\nxc-save: 7 pages, 0.0 MiB sent"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("no %q in\n%s", want, log.String())
+		}
+	}
+}
