@@ -3,6 +3,7 @@ package x86
 import (
 	"context"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -255,5 +256,48 @@ func drive(r Target, in []byte) {
 		case 7:
 			_ = r.Record(ctx, xcstream.Type(take(1)[0]), take(int(op)))
 		}
+	}
+}
+
+// TestCompare: VERIFY names the pages that differ and no others, page tables among them, and changes nothing.
+func TestCompare(t *testing.T) {
+	h, r := openFakePV(t)
+	ctx := context.Background()
+	fill := func(i int, page []byte) {
+		if i == 0 {
+			pteTo(2)(i, page)
+			return
+		}
+		page[100] = byte(i)
+	}
+	entries := []xcstream.PageEntry{entry(1, guest.L1Tab), entry(2, 0), entry(3, 0), entry(4, guest.XTab)}
+	if err := send(r, fill, entries...); err != nil {
+		t.Fatal(err)
+	}
+	compare := func(entries ...xcstream.PageEntry) []guest.PFN {
+		var b xcstream.Batch
+		if err := r.Compare(ctx, entries, &b); err != nil {
+			t.Fatal(err)
+		}
+		for i, page := range b.Pages {
+			clear(page)
+			fill(i, page)
+		}
+		differ, err := r.Compared(ctx, entries, &b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return differ
+	}
+	if got := compare(entries...); got != nil {
+		t.Errorf("pages %d differ", got)
+	}
+	h.pages[guest.GFN(r.mfns[1])][8] = 1
+	h.pages[guest.GFN(r.mfns[3])][8] = 1
+	if got := compare(append(entries, entry(5, 0))...); !slices.Equal(got, []guest.PFN{1, 3, 5}) {
+		t.Errorf("pages %d differ, want 1, 3 and 5", got)
+	}
+	if r.mfns[5] != guest.InvalidMFN {
+		t.Error("comparing gave the domain a page")
 	}
 }
