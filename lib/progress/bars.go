@@ -19,25 +19,21 @@ type bars struct {
 	overall *mpb.Bar
 	round   *mpb.Bar
 	rate    *rate // of the round
-
-	kind  save.RoundKind
-	size  uint64  // of the round, in pages
-	first uint64  // of the first round
-	ended float64 // of the whole, by the rounds that have ended
+	share   share
 }
+
+// whole is how many steps the bar of the whole has.
+const whole = 1000
 
 func newBars(w io.Writer) *bars {
 	pool := mpb.New(mpb.WithOutput(w), mpb.WithWidth(64), mpb.WithAutoRefresh())
-	overall := pool.AddBar(1000, mpb.PrependDecorators(decor.Name("all", decor.WC{W: 14, C: decor.DindentRight})),
+	overall := pool.AddBar(whole, mpb.PrependDecorators(decor.Name("all", decor.WC{W: 14, C: decor.DindentRight})),
 		mpb.AppendDecorators(decor.Percentage()))
 	return &bars{pool: pool, overall: overall}
 }
 
 func (b *bars) begin(r save.Round) {
-	b.kind, b.size = r.Kind, r.Frames
-	if b.first == 0 {
-		b.first = max(r.Frames, 1)
-	}
+	b.share.begin(r)
 	speed := &rate{began: time.Now()}
 	b.rate = speed
 	b.round = b.pool.AddBar(int64(max(r.Frames, 1)),
@@ -48,33 +44,20 @@ func (b *bars) begin(r save.Round) {
 func (b *bars) sent(p save.Progress) {
 	b.rate.set(p.Pages * guest.PageSize)
 	b.round.SetCurrent(int64(p.Frames))
-	b.show(b.ended + b.weight()*float64(p.Frames)/float64(max(b.size, 1)))
+	b.show(b.share.at(p.Frames))
 }
 
-// weight is the part of what is left that the round will have done. How many rounds follow is not known: a live one takes
-// its share of work to be what its size is beside as much again, so that the whole never runs backwards.
-func (b *bars) weight() float64 {
-	left := 1 - b.ended
-	if b.kind != save.RoundLive {
-		return left
-	}
-	if b.ended == 0 {
-		return left * 0.7
-	}
-	return left * math.Min(0.5, float64(b.size)/float64(b.first))
-}
-
-func (b *bars) show(share float64) { b.overall.SetCurrent(int64(share * 999)) }
+// show keeps the last step for the end: a bar that is full takes nothing more.
+func (b *bars) show(part float64) { b.overall.SetCurrent(int64(part * (whole - 1))) }
 
 func (b *bars) done() {
-	b.ended += b.weight()
-	b.show(b.ended)
-	b.round.SetCurrent(int64(max(b.size, 1)))
+	b.show(b.share.done())
+	b.round.SetCurrent(int64(max(b.share.round.Frames, 1)))
 }
 
 func (b *bars) close(ok bool) {
 	if ok {
-		b.overall.SetCurrent(1000)
+		b.overall.SetCurrent(whole)
 	} else {
 		if b.round != nil {
 			b.round.Abort(false)
@@ -82,4 +65,42 @@ func (b *bars) close(ok bool) {
 		b.overall.Abort(false)
 	}
 	b.pool.Wait()
+}
+
+// share is how much of the whole is done, from 0 to 1. It never becomes less.
+type share struct {
+	round save.Round
+	first uint64  // frames of the first round
+	ended float64 // by the rounds that have ended
+}
+
+func (s *share) begin(r save.Round) {
+	s.round = r
+	if s.first == 0 {
+		s.first = max(r.Frames, 1)
+	}
+}
+
+// weight is the part of the whole that the round is. How many rounds follow is not known, so a live one is taken for as
+// much of what is left as its size lets one expect, and never for more than half of it after the first.
+func (s *share) weight() float64 {
+	left := 1 - s.ended
+	switch {
+	case s.round.Kind != save.RoundLive:
+		return left
+	case s.ended == 0:
+		return left * 0.7
+	}
+	return left * math.Min(0.5, float64(s.round.Frames)/float64(s.first))
+}
+
+// at is the share once so many frames of the round are done.
+func (s *share) at(frames uint64) float64 {
+	return s.ended + s.weight()*float64(frames)/float64(max(s.round.Frames, 1))
+}
+
+// done ends the round.
+func (s *share) done() float64 {
+	s.ended += s.weight()
+	return s.ended
 }

@@ -19,35 +19,45 @@ import (
 // TestMonotone: the share of the whole never runs backwards and ends at all of it, whatever the rounds are.
 func TestMonotone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		b := newBars(io.Discard)
-		defer func() { b.close(true) }()
-		last := int64(0)
-		look := func() {
-			if now := b.overall.Current(); now < last || now > 999 {
-				t.Fatalf("from %d to %d", last, now)
-			} else {
-				last = now
+		var s share
+		last := 0.0
+		look := func(now float64) {
+			if now < last || now > 1 {
+				t.Fatalf("from %g to %g", last, now)
 			}
+			last = now
 		}
-		kinds := append(make([]save.RoundKind, rapid.IntRange(0, 6).Draw(t, "live rounds")), save.RoundFinal)
-		for i, kind := range kinds {
-			if kind == "" {
-				kind = save.RoundLive
+		live := rapid.IntRange(0, 6).Draw(t, "live rounds")
+		for i := range live + 1 {
+			r := save.Round{Number: i + 1, Kind: save.RoundLive, Frames: rapid.Uint64Range(0, 3000).Draw(t, "frames")}
+			if i == live {
+				r.Kind = save.RoundFinal
 			}
-			frames := rapid.Uint64Range(0, 3000).Draw(t, "frames")
-			b.begin(save.Round{Number: i + 1, Kind: kind, Frames: frames})
-			for done := uint64(0); done < frames; {
-				done = min(frames, done+rapid.Uint64Range(1, 1024).Draw(t, "batch"))
-				b.sent(save.Progress{Frames: done, Pages: done})
-				look()
+			s.begin(r)
+			for done := uint64(0); done < r.Frames; look(s.at(done)) {
+				done = min(r.Frames, done+rapid.Uint64Range(1, 1024).Draw(t, "batch"))
 			}
-			b.done()
-			look()
+			look(s.done())
 		}
-		if last != 999 {
-			t.Errorf("after the final round: %d of 999", last)
+		if last < 0.999999 {
+			t.Errorf("after the final round: %g", last)
 		}
 	})
+}
+
+// TestBars: the show ends, also with rounds of no pages and with a save that failed.
+func TestBars(t *testing.T) {
+	for _, ok := range []bool{true, false} {
+		b := newBars(io.Discard)
+		b.begin(save.Round{Number: 1, Kind: save.RoundLive, Frames: 10})
+		b.sent(save.Progress{Frames: 10, Pages: 10})
+		b.done()
+		b.begin(save.Round{Number: 2, Kind: save.RoundFinal})
+		if ok {
+			b.done()
+		}
+		b.close(ok)
+	}
 }
 
 // TestStats: a JSON object a line, with what happened; and lines for people where no terminal is.
