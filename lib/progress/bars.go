@@ -96,7 +96,7 @@ func (s *share) weight() float64 {
 
 // at is the share once so many frames of the round are done.
 func (s *share) at(frames uint64) float64 {
-	return s.ended + s.weight()*float64(frames)/float64(max(s.round.Frames, 1))
+	return s.ended + s.weight()*(float64(frames)/float64(max(s.round.Frames, 1)))
 }
 
 // done ends the round.
