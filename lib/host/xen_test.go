@@ -1,0 +1,27 @@
+package host_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/rs/zerolog"
+
+	"xenferry/lib/host"
+	"xenferry/lib/host/hosttest"
+)
+
+// TestXen runs the suite over the Xen under this control domain. Build the test with "go test -c", and run it there with
+// XENFERRY_TEST_XEN=1.
+func TestXen(t *testing.T) {
+	if os.Getenv("XENFERRY_TEST_XEN") == "" {
+		t.Skip("needs a control domain of Xen: set XENFERRY_TEST_XEN=1 in one")
+	}
+	hosttest.Run(t, func(t *testing.T) host.Host {
+		h, err := host.Open(t.Context(), "xen", zerolog.New(zerolog.NewTestWriter(t)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { h.Close() })
+		return h
+	})
+}
