@@ -121,6 +121,7 @@ func (r *Reader) duplicates(raw []byte) error {
 	for ; len(raw) > 0; raw = raw[r.layout.Width:] {
 		e := r.layout.Width.number(raw)
 		if _, ok := r.seen[e]; ok && e != entryBare {
+			r.batch.Twice = true
 			return damage(record.ErrValue, "entry %#x comes twice", e)
 		}
 		r.seen[e] = struct{}{}

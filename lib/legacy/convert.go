@@ -25,9 +25,9 @@ type Conversion struct {
 	// Format is the output's. 0 is LibXL for an image with an xl header, else LibXC.
 	Format  Format
 	Version uint32 // of the libxc stream: xcstream.Version2 or Version3
-	// Last takes a Remus image's last whole checkpoint, not its first. The Reader must have Checkpoints set, and Spool must
-	// make what keeps a checkpoint until it is whole.
-	Last  bool
+	// Last takes a Remus image's last whole checkpoint, not its first. The Reader must have Checkpoints set.
+	Last bool
+	// Spool makes what keeps a checkpoint until it is whole, and what of unknown size is to become a record.
 	Spool func() (Spool, error)
 	// Salvage leaves out what is damaged where that is possible, and takes all that is whole before the place where it is not.
 	Salvage bool
@@ -67,7 +67,7 @@ type Result struct {
 var origin = guest.Release{Major: 0, Minor: 1}
 
 // Convert writes what r reads to dst as a stream. On an error dst has no stream that could be taken for a whole one,
-// but for a libxc stream whose QEMU record of more than 32 MiB is not whole. With Salvage the END of a layer is there if
+// but for a libxc stream whose QEMU record of more than 8 MiB is not whole. With Salvage the END of a layer is there if
 // all of that layer is, and the error is all the damage that was found; then too it is an error.
 //
 // An error of the image matches record.IsInvalid or ErrUnsupported and has offset and item.

@@ -28,6 +28,8 @@ func Detect(head []byte) (l Layout, certain bool, err error) {
 		return l, false, fmt.Errorf("%w: a libxc stream of version 2 or 3, which needs no conversion", record.ErrValue)
 	case string(head[:8]) == xlstream.Ident:
 		return l, false, fmt.Errorf("%w: a libxl stream, which needs no conversion", record.ErrValue)
+	case le.Uint64(head[8:]) == math.MaxUint64 && isBlock(head[20:]):
+		return Layout{Width64, xcstream.DomainPV}, true, nil
 	case next == math.MaxUint32:
 		return Layout{Width32, xcstream.DomainPV}, isBlock(head[12:]), nil
 	case next != 0:
@@ -37,7 +39,7 @@ func Detect(head []byte) (l Layout, certain bool, err error) {
 		}
 		return Layout{Width32, xcstream.DomainHVM}, true, nil
 	case le.Uint64(head[8:]) == math.MaxUint64:
-		return Layout{Width64, xcstream.DomainPV}, isBlock(head[20:]), nil
+		return Layout{Width64, xcstream.DomainPV}, false, nil
 	}
 	// An HVM image of width 32 whose first chunk is END begins so too. No writer makes one, as VCPU_INFO is always sent; its
 	// magic PFNs would be where the first chunk is.

@@ -58,24 +58,32 @@ func (c *converter) qemu(q *QEMU) (became, dropped string, err error) {
 	if !q.ToEnd {
 		return became, "", c.blob(uint32(xlstream.TypeEmulatorContext), head)
 	}
-	var held limited
-	if err := c.r.MoveTo(&held); err != nil {
-		return "", "", err
-	}
-	return became, "", c.state.record(uint32(xlstream.TypeEmulatorContext), func(b []byte) []byte {
-		return append(append(b, head...), held...)
-	})
+	return became, "", c.unknownSize(xlstream.TypeEmulatorContext, head)
 }
 
-// limited takes at most maxHeld octets.
-type limited []byte
-
-func (l *limited) Write(p []byte) (int, error) {
-	if len(*l)+len(p) > maxHeld {
-		return 0, fmt.Errorf("%w: more than %d octets up to the input's end", record.ErrLimit, maxHeld)
+// unknownSize writes a record whose payload is what is left of the input: how long that is must be known first.
+func (c *converter) unknownSize(t xlstream.Type, head []byte) error {
+	held, err := c.Spool()
+	if err != nil {
+		return fmt.Errorf("make a place for what has no size: %w", err)
 	}
-	*l = append(*l, p...)
-	return len(p), nil
+	start := c.r.Offset()
+	if err := c.r.MoveTo(held.Writer()); err != nil {
+		return err
+	}
+	size := c.r.Offset() - start
+	frame := record.Header{Type: uint32(t), Length: uint32(uint64(len(head)) + size)}
+	if uint64(frame.Length) != uint64(len(head))+size {
+		return fmt.Errorf("%w: %d octets do not fit into a record", record.ErrLimit, size)
+	}
+	if err := c.state.write(append(frame.Append(nil), head...)); err != nil {
+		return err
+	}
+	if err := held.MoveTo(c.state.w); err != nil {
+		return fmt.Errorf("write the output at offset %#x: %w", c.state.off, err)
+	}
+	c.state.off += size
+	return c.state.write(make([]byte, frame.Padding()))
 }
 
 // copyQEMU ends the libxc stream and writes the QEMU record as it was. A state of usual size has to be there first.
@@ -181,7 +189,7 @@ func (c *converter) salvageBatch(b *Batch) error {
 			}
 			page, data = data[:guest.PageSize], data[guest.PageSize:]
 		}
-		if latest[e.PFN()] != i {
+		if b.Twice && latest[e.PFN()] != i {
 			continue
 		}
 		entries = append(entries, e)
@@ -189,7 +197,7 @@ func (c *converter) salvageBatch(b *Batch) error {
 			pages = append(pages, page)
 		}
 	}
-	if len(entries) > 0 {
+	if len(entries) > 0 || bad == nil {
 		if err := c.pages.write(pageDataHead(nil, entries, len(pages))); err != nil {
 			return err
 		}

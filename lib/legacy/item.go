@@ -57,6 +57,7 @@ type Batch struct {
 	Entries []xcstream.PageEntry // good until the next item
 	Pages   int                  // with contents
 	Bare    int                  // entries that stood for a run of unmapped PFNs and no PFN of their own; they are not in Entries
+	Twice   bool                 // an entry comes twice, which is damage
 }
 
 // Marker is a chunk that is only its id, or of which nothing but its id is known.

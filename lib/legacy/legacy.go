@@ -31,11 +31,11 @@ var ErrUnsupported = errors.New("cannot be converted")
 
 // Limits of what is taken, in octets unless named otherwise.
 const (
-	maxBatch   = 1024     // entries of a page batch
-	maxVCPUID  = 4095     // what VCPU_INFO may name
-	maxText    = 16 << 20 // toolstack data, which is held back until the libxc image is over
-	maxPending = 1 << 16  // HVM parameters held back; vCPUs to come in the tail
-	maxHeld    = 32 << 20 // a part that has to be whole before its first octet is written
+	maxBatch   = 1024    // entries of a page batch
+	maxVCPUID  = 4095    // what VCPU_INFO may name
+	maxText    = 4 << 20 // toolstack data, which is held back until the libxc image is over
+	maxPending = 1 << 16 // HVM parameters held back; vCPUs to come in the tail
+	maxHeld    = 8 << 20 // a part that has to be whole before its first octet is written
 )
 
 // Width is the size in octets of a long of the toolstack that saved an image.
@@ -110,7 +110,7 @@ var chunkNames = [...]string{"END", "ENABLE_VERIFY_MODE", "VCPU_INFO", "HVM_IDEN
 	"TOOLSTACK", "HVM_IOREQ_SERVER_PFN", "HVM_NR_IOREQ_SERVER_PAGES", "HVM_X87_FIP_WIDTH"}
 
 // Known reports whether a writer of Xen 4.1 to 4.5 knows the chunk.
-func (id ChunkID) Known() bool { return id <= maxBatch && int64(-id) < int64(len(chunkNames)) }
+func (id ChunkID) Known() bool { return id <= maxBatch && -int64(id) < int64(len(chunkNames)) }
 
 // String is the chunk's name in Xen's header, or its number.
 func (id ChunkID) String() string {

@@ -115,7 +115,8 @@ func (r *Reader) Body(limit uint64) ([]byte, error) {
 func (r *Reader) MoveTo(w io.Writer) error {
 	if r.toEnd {
 		r.toEnd, r.left = false, 0
-		_, err := r.src.CopyTo(w, math.MaxInt64)
+		n, err := r.src.CopyTo(w, math.MaxInt64)
+		r.off += n
 		if errors.Is(err, io.EOF) {
 			err = nil
 		}

@@ -124,7 +124,7 @@ func convert(img legacytest.Image, detect bool) (stream []byte, status int, err 
 	}
 	var out bytes.Buffer
 	r := legacy.NewReader(bytes.NewReader(img.Data), opts)
-	_, err = legacy.Convert(&out, r, legacy.Conversion{Format: img.Format, Version: xcstream.Version3})
+	_, err = legacy.Convert(&out, r, legacy.Conversion{Format: img.Format, Version: xcstream.Version3, Spool: newSpool})
 	switch {
 	case errors.Is(err, legacy.ErrUnsupported):
 		status = 2
@@ -208,4 +208,3 @@ func saveImage(t *testing.T, img legacytest.Image) {
 		t.Logf("the image is %s", name)
 	}
 }
-
