@@ -39,8 +39,8 @@ type Guest interface {
 	// the guest is suspended such a page is an error. Earlier batches may still be open.
 	Load(ctx context.Context, pfns []guest.PFN, b *Batch) error
 
-	// CheckRunning is called after every round while the guest runs: an error ends the migration, as when the guest
-	// moved its P2M.
+	// CheckRunning is called after every round while the guest runs: an error ends the migration, as when the guest's
+	// P2M cannot be found any more.
 	CheckRunning(ctx context.Context) error
 
 	// Suspended is called once the guest is suspended. It looks at all that may have changed without a mark in the

@@ -11,7 +11,7 @@ import (
 // HVMSave is an HVM or PVH domain to be saved. Its PFNs are its GFNs, and nothing in its pages has to be translated.
 type HVMSave struct{ saving }
 
-func openHVMSave(ctx context.Context, s saving) (*HVMSave, error) {
+func openHVMSave(ctx context.Context, s saving) (Source, error) {
 	top, err := s.host.MaxGFN(ctx, s.info.ID)
 	if err != nil {
 		return nil, err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 
 	"xenferry/lib/guest"
 )
@@ -23,7 +22,10 @@ type p2m struct {
 	generation uint64 // of the linear list when it was walked
 }
 
-var errNotInP2M = errors.New("is not a frame of the guest's P2M")
+var (
+	errNotInP2M = errors.New("is not a frame of the guest's P2M")
+	errP2MMoves = errors.New("changed where its P2M is while that was being found")
+)
 
 // mfn is the frame of p, as the guest has it: guest.InvalidMFN, or a number with bits of the guest's own, for none.
 func (t *p2m) mfn(p guest.PFN) guest.MFN {
@@ -59,21 +61,37 @@ type walker struct {
 	last  guest.PFN
 }
 
-// walk finds the P2M and maps it.
+// walk finds the P2M and maps it. errP2MMoves says that the guest changed where it is meanwhile.
 func (w *walker) walk(ctx context.Context) (*p2m, error) {
+	generation := w.shared64(w.l.generation)
+	t, err := w.find(ctx)
+	if now := w.shared64(w.l.generation); now != generation && w.shared64(w.l.p2mCR3) != 0 {
+		if err == nil {
+			err = t.close()
+		}
+		return nil, errors.Join(fmt.Errorf("domain %d %w: generation %d became %d", w.id, errP2MMoves, generation, now), err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the P2M of domain %d: %w", w.id, err)
+	}
+	t.generation = generation
+	return t, nil
+}
+
+// find is walk without a look at the generation.
+func (w *walker) find(ctx context.Context) (*p2m, error) {
 	count := w.shared64(w.l.arch) // the field is called max_pfn, but is one more than that
 	switch {
 	case count == 0:
-		return nil, fmt.Errorf("domain %d has no P2M yet: its shared_info says that it has no pages", w.id)
+		return nil, errors.New("shared_info says that the guest has no pages, so it has no P2M yet")
 	case count > math.MaxUint32:
-		return nil, fmt.Errorf("domain %d has %#x PFNs: the stream can hold %#x", w.id, count, uint32(math.MaxUint32))
+		return nil, fmt.Errorf("%#x PFNs: the stream can hold %#x", count, uint32(math.MaxUint32))
 	case guest.PFN(count-1) < w.floor:
-		return nil, fmt.Errorf("domain %d made its P2M shorter while it was saved: from %#x PFNs to %#x", w.id, w.floor+1, count)
+		return nil, fmt.Errorf("it became shorter while the guest was saved: from %#x PFNs to %#x", w.floor+1, count)
 	}
 	w.last = guest.PFN(count - 1)
-	t := &p2m{l: w.l, m2p: w.m2p, generation: w.shared64(w.l.generation)}
 	cr3 := w.shared64(w.l.p2mCR3)
-	t.linear = cr3 != 0
+	t := &p2m{l: w.l, m2p: w.m2p, linear: cr3 != 0}
 	var leaves []guest.MFN
 	var err error
 	if t.linear {
@@ -82,20 +100,16 @@ func (w *walker) walk(ctx context.Context) (*p2m, error) {
 		leaves, err = w.walkTree(ctx, w.l.toMFN(w.shared64(w.l.frameListList)))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("find the P2M of domain %d: %w", w.id, err)
-	}
-	if t.linear && w.shared64(w.l.generation) != t.generation {
-		return nil, fmt.Errorf("domain %d changed where its P2M is while that was being found: generation %d became %d",
-			w.id, t.generation, w.shared64(w.l.generation))
+		return nil, err
 	}
 	t.last = w.last
 	if t.mapping, err = w.mapFrames(ctx, leaves); err != nil {
-		return nil, fmt.Errorf("map the P2M of domain %d: %w", w.id, err)
+		return nil, err
 	}
 	t.frames = make([]guest.PFN, len(leaves))
 	for i, m := range leaves {
 		if t.frames[i], err = t.pfn(m); err != nil {
-			return nil, errors.Join(fmt.Errorf("P2M frame %d of domain %d: %w", i, w.id, err), t.close())
+			return nil, errors.Join(fmt.Errorf("frame %d: %w", i, err), t.close())
 		}
 	}
 	return t, nil
@@ -254,6 +268,3 @@ func (w *walker) mapFrames(ctx context.Context, frames []guest.MFN) (*guest.Mapp
 	}
 	return m, nil
 }
-
-// equal reports whether two walks found the same.
-func (t *p2m) equal(o *p2m) bool { return t.last == o.last && slices.Equal(t.frames, o.frames) }

@@ -201,7 +201,7 @@ func TestWalkErrors(t *testing.T) {
 		make func(*fakePV)
 		want string
 	}{
-		{"nothing set up", func(*fakePV) {}, "has no P2M yet"},
+		{"nothing set up", func(*fakePV) {}, "it has no P2M yet"},
 		{"2^52 PFNs", func(g *fakePV) { g.set(g.l.arch, 1<<52) }, "the stream can hold"},
 		{"no list", func(g *fakePV) { g.set(g.l.arch, fakePages) }, "frame_list_list: 0x0 is no frame"},
 		{"list of another domain", func(g *fakePV) { g.set(g.l.arch, fakePages); g.set(g.l.frameListList, 5) }, "refused"},

@@ -39,7 +39,7 @@ type table struct {
 // pendingMFN stands in for a frame that is being asked for.
 const pendingMFN = guest.InvalidMFN - 1
 
-func openPVRestore(ctx context.Context, base restoring) (*PVRestore, error) {
+func openPVRestore(ctx context.Context, base restoring) (Target, error) {
 	l, err := domainLayout(ctx, base.host, base.info.ID)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"xenferry/lib/guest"
 	"xenferry/lib/xcstream"
@@ -20,13 +21,14 @@ type PVSave struct {
 	compat guest.MFN // where a 32-bit guest's slots for the M2P lead
 	shared *guest.Mapping
 	p2m    *p2m
+	told   xcstream.P2MFrames // what the stream was told of it last
 
 	// sentFrames is the frame that each page was in when it was loaded last, its lower 32 bits: a page that moved may
 	// hold something else without having been written to.
 	sentFrames []uint32
 }
 
-func openPVSave(ctx context.Context, base saving) (_ *PVSave, err error) {
+func openPVSave(ctx context.Context, base saving) (_ Source, err error) {
 	s := &PVSave{saving: base}
 	if s.l, err = domainLayout(ctx, s.host, s.info.ID); err != nil {
 		return nil, err
@@ -100,8 +102,8 @@ func (s *PVSave) Begin(context.Context) ([]xcstream.Record, error) {
 }
 
 func (s *PVSave) p2mRecord() xcstream.Record {
-	body := xcstream.P2MFrames{End: uint32(s.p2m.last), Frames: s.p2m.frames}
-	return xcstream.Record{Type: xcstream.TypeX86PVP2MFrames, Body: body}
+	s.told = xcstream.P2MFrames{End: uint32(s.p2m.last), Frames: s.p2m.frames}
+	return xcstream.Record{Type: xcstream.TypeX86PVP2MFrames, Body: s.told}
 }
 
 // Load sets b to the pages of pfns as they are now, page tables normalised.
@@ -123,33 +125,41 @@ func (s *PVSave) copyTable(dst, src []byte, level int) error {
 	return s.l.normalise(dst, src, level, s.compat, s.p2m.pfn)
 }
 
-// CheckRunning fails when a guest with a linear P2M moved that: what was loaded since may be other pages than it seemed.
-func (s *PVSave) CheckRunning(context.Context) error {
-	if !s.p2m.linear {
+// CheckRunning follows a guest that moved its linear P2M, which ends a migration by stock Xen. What was loaded by the old
+// one may be other pages than it seemed: Suspended finds them by the frames they were in.
+func (s *PVSave) CheckRunning(ctx context.Context) error {
+	if !s.p2m.linear || loadGuestWord(s.l, s.shared.Pages[0], s.l.generation) == s.p2m.generation {
 		return nil // nothing in a tree tells; Suspended looks once more
 	}
-	if now := loadGuestWord(s.l, s.shared.Pages[0], s.l.generation); now != s.p2m.generation {
-		return fmt.Errorf("domain %d moved its P2M while it was being copied: generation %d became %d", s.info.ID, s.p2m.generation, now)
+	now, err := s.walker(guest.PFN(s.frames - 1)).walk(ctx)
+	switch {
+	case errors.Is(err, errP2MMoves):
+		return nil // next time, or when the guest is suspended
+	case err != nil:
+		return err
 	}
-	return nil
+	now.last = guest.PFN(s.frames - 1) // the stream does not know of more yet
+	was := s.p2m
+	s.p2m = now
+	return was.close()
 }
 
 // Suspended looks for the P2M once more, and for pages that came, went, moved or changed their type since they were
 // sent. The record is X86_PV_P2M_FRAMES, if other frames hold the P2M now or it grew.
 func (s *PVSave) Suspended(ctx context.Context) ([]xcstream.Record, guest.Bitmap, error) {
 	s.suspended = true
-	was := s.p2m
-	now, err := s.walker(was.last).walk(ctx)
+	now, err := s.walker(guest.PFN(s.frames - 1)).walk(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
+	was := s.p2m
 	s.p2m = now
 	s.grow()
 	if err := was.close(); err != nil {
 		return nil, nil, err
 	}
 	var records []xcstream.Record
-	if !now.equal(was) {
+	if uint32(now.last) != s.told.End || !slices.Equal(now.frames, s.told.Frames) {
 		records = append(records, s.p2mRecord())
 	}
 	set, err := s.changed(ctx, s)

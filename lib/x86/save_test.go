@@ -21,6 +21,9 @@ func openTree(t *testing.T) (*fakePV, *PVSave) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := s.Begin(context.Background()); err != nil {
+		t.Fatal(err)
+	}
 	loadAll(t, s)
 	return g, s.(*PVSave)
 }
@@ -100,6 +103,48 @@ func TestUnlogged(t *testing.T) {
 	g.set(g.l.arch, fakePages-1)
 	if _, _, err := s.Suspended(context.Background()); err == nil {
 		t.Error("a P2M may become shorter")
+	}
+}
+
+// TestMoved: a guest may move its linear P2M while it runs.
+func TestMoved(t *testing.T) {
+	ctx := context.Background()
+	g := newFakePV(guest.PV64)
+	g.set(g.l.arch, fakePages)
+	g.mapLinear(0xFFFFC90000000000, g.l1(g.mfns[20], g.leaf))
+	source, err := OpenSave(ctx, g, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := source.(*PVSave)
+	if _, err := s.Begin(ctx); err != nil {
+		t.Fatal(err)
+	}
+	loadAll(t, s)
+
+	copy(g.page(g.mfns[30]), g.page(g.leaf))
+	g.leaf = g.mfns[30]
+	g.give(5, g.frame(5))
+	g.l1(g.mfns[20], g.leaf)
+	g.set(g.l.generation, 2)
+	if err := s.CheckRunning(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if m := s.p2m.mfn(5); m == g.mfns[5] {
+		t.Errorf("PFN 5 is still in MFN %#x", m)
+	}
+	records, set, err := s.Suspended(ctx)
+	if err != nil || set.Count() != 1 || !set.Test(5) {
+		t.Errorf("%d pages to be sent again: %v", set.Count(), err)
+	}
+	if len(records) != 1 || !slices.Equal(records[0].Body.(xcstream.P2MFrames).Frames, []guest.PFN{30}) {
+		t.Errorf("records %v, want the P2M in PFN 30", records)
+	}
+
+	g.set(g.l.generation, 3)
+	g.set(g.l.p2mCR3, 1<<50)
+	if err := s.CheckRunning(ctx); err == nil {
+		t.Error("a P2M that is nowhere is good enough")
 	}
 }
 
