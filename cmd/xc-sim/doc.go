@@ -4,7 +4,7 @@
 //	       xc-sim create [--host H] [options]
 //	       xc-sim list [--host H] [--json]
 //	       xc-sim pause|unpause|suspend|resume|shutdown|destroy [--host H] DOMAIN...
-//	       xc-sim check [--host H] [--witness FILE] [--json] DOMAIN
+//	       xc-sim check [--host H] [--witness FILE] [--any-cpu] [--json] DOMAIN
 //	       xc-sim dump [--host H] [--json] DOMAIN
 //
 // DOMAIN is a domain's number, name or UUID. --host is sim:SOCKET; the default is $XENFERRY_HOST, else the simulated host
@@ -43,7 +43,8 @@
 //
 // check makes the guest prove that its memory and state are what they should be: no page lost, stale, torn or foreign,
 // page tables, P2M, start_info, shared_info, vCPUs and parameters as it had them. It stands still meanwhile. With
-// --witness it must have all that was there when FILE was written.
+// --witness it must have all that was there when FILE was written. --any-cpu does not ask for the CPU policy that it had,
+// which a version 2 stream does not carry.
 //
 // dump shows what a domain is made of.
 //

@@ -113,11 +113,12 @@ func check(ctx context.Context, env *cli.Env) error {
 	hostName := f.String("host", "", "")
 	witness := f.String("witness", "", "")
 	asJSON := f.Bool("json", false, "")
+	var r guestos.CheckRequest
+	f.BoolVar(&r.AnyCPU, "any-cpu", false, "")
 	words, err := cli.Parse(f, env.Args)
 	if err != nil {
 		return err
 	}
-	r := guestos.CheckRequest{}
 	if r.Witness, err = absolute(*witness); err != nil {
 		return err
 	}

@@ -89,6 +89,7 @@ type Kernel struct {
 	p2m       mapped // PV: the P2M's pages
 	records   mapped // the records of all pages, in order of their index
 	cpus      []*cpu // those online
+	anyCPU    bool   // a check does not ask for the CPU policy
 
 	mmu  sync.Mutex // orders changes to page tables
 	halt atomic.Bool

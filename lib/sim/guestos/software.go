@@ -55,6 +55,7 @@ type DomainRequest struct {
 type CheckRequest struct {
 	ID      guest.DomID `json:"domid"`
 	Witness string      `json:"witness"` // a file to compare with, absolute; none if empty
+	AnyCPU  bool        `json:"any_cpu"` // the processor may be another one: a version 2 stream does not carry its policy
 }
 
 // Attach finds the guest of a domain that is about to run for the first time on this host: one of ours goes on with
@@ -195,6 +196,7 @@ func checkDomain(s *sim.Server, r *CheckRequest) (report *Report, err error) {
 			_, err := Attach(v) // once more, for the reason
 			return fmt.Errorf("check domain %d: %w", r.ID, err)
 		}
+		k.anyCPU = r.AnyCPU
 		if w != nil {
 			report = k.CheckAgainst(w)
 		} else {

@@ -75,6 +75,18 @@ func (k *Kernel) checkSetUp(r *Report) {
 	if err != nil || tsc.Mode != want.Mode || tsc.KHz != want.KHz || tsc.NSec < want.NSec || tsc.Incarnation == 0 {
 		r.addf("TSC: %+v, error %v; want %+v or later", tsc, err, want)
 	}
+	if !k.anyCPU {
+		k.checkPolicy(r)
+	}
+	wantConsole, wantStore := k.rings()
+	if console, store, err := k.hv.Grants(); err != nil || console != wantConsole || store != wantStore {
+		r.addf("grants: console %#x, store %#x, error %v; want %#x, %#x", uint64(console), uint64(store), err,
+			uint64(wantConsole), uint64(wantStore))
+	}
+}
+
+// checkPolicy compares the processor with the one the guest had.
+func (k *Kernel) checkPolicy(r *Report) {
 	policy, err := k.hv.CPUPolicy()
 	if err != nil {
 		r.addf("%v", err)
@@ -88,10 +100,5 @@ func (k *Kernel) checkSetUp(r *Report) {
 		if !slices.Contains(policy.MSRs, m) {
 			r.addf("CPU policy: no MSR %+v", m)
 		}
-	}
-	wantConsole, wantStore := k.rings()
-	if console, store, err := k.hv.Grants(); err != nil || console != wantConsole || store != wantStore {
-		r.addf("grants: console %#x, store %#x, error %v; want %#x, %#x", uint64(console), uint64(store), err,
-			uint64(wantConsole), uint64(wantStore))
 	}
 }
