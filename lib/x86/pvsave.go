@@ -28,6 +28,9 @@ type PVSave struct {
 	sentFrames []uint32
 }
 
+// attempts is how often the P2M of a running guest is looked for that moves it at that moment.
+const attempts = 10
+
 func openPVSave(ctx context.Context, base saving) (_ Source, err error) {
 	s := &PVSave{saving: base}
 	if s.l, err = domainLayout(ctx, s.host, s.info.ID); err != nil {
@@ -46,7 +49,12 @@ func openPVSave(ctx context.Context, base saving) (_ Source, err error) {
 		return nil, fmt.Errorf("shared_info of domain %d: %w", s.info.ID, err)
 	}
 	w.shared = s.shared.Pages[0]
-	if s.p2m, err = w.walk(ctx); err != nil {
+	for range attempts {
+		if s.p2m, err = w.walk(ctx); !errors.Is(err, errP2MMoves) {
+			break
+		}
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.shared.Close())
 	}
 	s.grow()

@@ -247,6 +247,19 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestNarrow restores a 32-bit guest into a domain made as Xen makes PV domains, with words of 64 bits.
+func TestNarrow(t *testing.T) {
+	o := kinds()[3]
+	d := build(t, o, xen417)
+	stream := control{domain: d}.mustSave(t, save.Options{})
+	witness := d.os.Witness()
+	o.Kind = guest.PV64
+	to := newDomain(t, o, xen417, 1)
+	to.mustLoad(t, stream)
+	to.attach(t)
+	passes(t, "target", to.os.CheckAgainst(witness))
+}
+
 // TestUnrunAgain saves a restored domain that never ran. Of a linear P2M the restored shared_info must tell; a tree is
 // its guest's to build anew.
 func TestUnrunAgain(t *testing.T) {
