@@ -21,7 +21,7 @@ import (
 func FuzzConvert(f *testing.F) {
 	for seed := range uint64(40) {
 		for i, img := range []legacytest.Image{legacytest.Genuine(seed), legacytest.Odd(seed), legacytest.Broken(seed)} {
-			if len(img.Data) < 60<<10 {
+			if len(img.Data) < 12<<10 {
 				f.Add(img.Data, byte(seed)<<2|byte(i))
 			}
 		}
