@@ -120,7 +120,7 @@ func (s *PVSave) Load(ctx context.Context, pfns []guest.PFN, b *xcstream.Batch) 
 		return err
 	}
 	for i, p := range pfns {
-		s.sentFrames[p] = uint32(s.gfns[i])
+		s.sentFrames[p] = uint32(s.batch.gfns[i])
 	}
 	return nil
 }
@@ -148,7 +148,7 @@ func (s *PVSave) CheckRunning(ctx context.Context) error {
 	}
 	now.last = guest.PFN(s.frames - 1) // the stream does not know of more yet
 	was := s.p2m
-	s.p2m = now
+	s.p2m, s.ahead = now, answers{}
 	return was.close()
 }
 

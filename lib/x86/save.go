@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"xenferry/lib/guest"
 	"xenferry/lib/xcstream"
@@ -52,9 +53,24 @@ type saving struct {
 	loaded    bool // anything at all
 	suspended bool
 
-	// Of the batch that is being loaded, and of no use after it.
-	gfns, want []guest.GFN
-	types      []guest.PageType
+	asked answers // by the last question for types
+	ahead answers // of those what was asked for beyond the last batch
+	batch answers // of those what the batch is about that is being loaded
+	want  []guest.GFN
+}
+
+// answers is the frames that pages in order had when the host was asked for their types, and the types.
+type answers struct {
+	first guest.PFN
+	gfns  []guest.GFN
+	types []guest.PageType
+}
+
+// cut takes n answers off the front of a, whose pages are in a row.
+func (a *answers) cut(n int) answers {
+	front := answers{a.first, a.gfns[:n], a.types[:n]}
+	*a = answers{a.first + guest.PFN(n), a.gfns[n:], a.types[n:]}
+	return front
 }
 
 // addressSpace is how a guest type finds and reads the pages of its domain.
@@ -134,9 +150,8 @@ func (s *saving) tsc(ctx context.Context) (xcstream.Record, error) {
 // out; page tables are copied to b.Scratch.
 func (s *saving) load(ctx context.Context, pfns []guest.PFN, b *xcstream.Batch, space addressSpace) error {
 	s.loaded = true
-	s.gfns = s.gfns[:0]
-	for _, p := range pfns {
-		s.gfns = append(s.gfns, space.gfn(p))
+	if err := s.findTypes(ctx, pfns, space); err != nil {
+		return err
 	}
 	mapping, err := s.mapData(ctx, b)
 	if err != nil {
@@ -149,12 +164,12 @@ func (s *saving) load(ctx context.Context, pfns []guest.PFN, b *xcstream.Batch, 
 	return nil
 }
 
-// fill sets b from pfns, their types in s.types and the mapping of those that have data.
+// fill sets b from pfns, their types in s.batch and the mapping of those that have data.
 func (s *saving) fill(pfns []guest.PFN, b *xcstream.Batch, mapping *guest.Mapping, space addressSpace) error {
 	b.Entries, b.Pages, b.Deferred = b.Entries[:0], b.Pages[:0], b.Deferred[:0]
 	scratch, next := b.Scratch, 0
 	for i, p := range pfns {
-		t := s.types[i]
+		t := s.batch.types[i]
 		if t.HasData() {
 			page, err := mapping.Pages[next], error(nil)
 			switch {
@@ -169,7 +184,7 @@ func (s *saving) fill(pfns []guest.PFN, b *xcstream.Batch, mapping *guest.Mappin
 			case err == nil:
 				b.Pages = append(b.Pages, page)
 			case s.suspended:
-				return fmt.Errorf("domain %d is suspended, but PFN %#x (frame %#x, %v) cannot be saved: %w", s.info.ID, p, s.gfns[i], t, err)
+				return fmt.Errorf("domain %d is suspended, but PFN %#x (frame %#x, %v) cannot be saved: %w", s.info.ID, p, s.batch.gfns[i], t, err)
 			default: // it changed after its type was asked for
 				t = guest.XTab
 				b.Deferred = append(b.Deferred, p)
@@ -181,17 +196,14 @@ func (s *saving) fill(pfns []guest.PFN, b *xcstream.Batch, mapping *guest.Mappin
 	return nil
 }
 
-// mapData sets s.types to the types of s.gfns, maps those that have data, and sees to it that b.Scratch has room for
-// the page tables among them.
+// mapData maps the pages of the batch that have data, and sees to it that b.Scratch has room for the page tables among
+// them.
 func (s *saving) mapData(ctx context.Context, b *xcstream.Batch) (*guest.Mapping, error) {
-	if err := s.queryTypes(ctx); err != nil {
-		return nil, err
-	}
 	tables := 0
 	s.want = s.want[:0]
-	for i, t := range s.types {
+	for i, t := range s.batch.types {
 		if t.HasData() {
-			s.want = append(s.want, s.gfns[i])
+			s.want = append(s.want, s.batch.gfns[i])
 		}
 		if t.Level() > 0 {
 			tables++
@@ -206,26 +218,55 @@ func (s *saving) mapData(ctx context.Context, b *xcstream.Batch) (*guest.Mapping
 	return s.host.Map(ctx, s.info.ID, s.want, guest.ReadOnly)
 }
 
-// queryTypes sets s.types to the types of s.gfns.
-func (s *saving) queryTypes(ctx context.Context) error {
-	if cap(s.types) < len(s.gfns) {
-		s.types = make([]guest.PageType, len(s.gfns))
+// typesAtOnce is how many types are asked for with one call where it is known that they are needed: a call to a host
+// that is another process costs as much as its thousand frames. A host cuts it as Xen wants.
+const typesAtOnce = 1 << 15
+
+// findTypes sets s.batch to pfns' frames and types. Where they are a whole batch in a row, it asks for those of the
+// batches after it, too: most rounds send most pages. A type that changes until it is used is no worse than one that
+// does so right afterwards; Suspended finds both.
+func (s *saving) findTypes(ctx context.Context, pfns []guest.PFN, space addressSpace) error {
+	n := len(pfns)
+	run := n == xcstream.MaxBatch && uint64(pfns[n-1]-pfns[0]) == uint64(n-1)
+	if !run || s.ahead.first != pfns[0] || len(s.ahead.gfns) < n {
+		s.asked.gfns = s.asked.gfns[:0]
+		for _, p := range pfns {
+			s.asked.gfns = append(s.asked.gfns, space.gfn(p))
+		}
+		if run {
+			s.appendGFNs(pfns[n-1]+1, typesAtOnce-n, space)
+		}
+		if err := s.ask(ctx); err != nil {
+			return err
+		}
+		s.ahead = answers{pfns[0], s.asked.gfns, s.asked.types}
 	}
-	s.types = s.types[:len(s.gfns)]
-	if err := s.host.PageTypes(ctx, s.info.ID, s.gfns, s.types); err != nil {
+	s.batch = s.ahead.cut(n)
+	return nil
+}
+
+// appendGFNs adds the frames of at most n pages from first on to what the host will be asked.
+func (s *saving) appendGFNs(first guest.PFN, n int, space addressSpace) {
+	for p := first; p < min(first+guest.PFN(n), guest.PFN(s.frames)); p++ {
+		s.asked.gfns = append(s.asked.gfns, space.gfn(p))
+	}
+}
+
+// ask sets s.asked.types to the types of s.asked.gfns.
+func (s *saving) ask(ctx context.Context) error {
+	a := &s.asked
+	a.types = slices.Grow(a.types[:0], len(a.gfns))[:len(a.gfns)]
+	s.ahead = answers{} // it is part of what is overwritten
+	if err := s.host.PageTypes(ctx, s.info.ID, a.gfns, a.types); err != nil {
 		return err
 	}
-	for i, t := range s.types {
+	for i, t := range a.types {
 		if !t.Valid() {
-			return fmt.Errorf("domain %d: frame %#x has page type %#x, which does not exist", s.info.ID, s.gfns[i], uint8(t))
+			return fmt.Errorf("domain %d: frame %#x has page type %#x, which does not exist", s.info.ID, a.gfns[i], uint8(t))
 		}
 	}
 	return nil
 }
-
-// typesAtOnce is how many types are asked for with one call where nothing else is done with them: the guest is suspended
-// meanwhile, and a call costs more than its frames.
-const typesAtOnce = 1 << 15
 
 // changed is the pages that were sent as something else than what they are now, for a suspended guest. Neither a page
 // that is ballooned out or in, nor one that becomes a page table, need show in the log of dirty pages.
@@ -236,14 +277,12 @@ func (s *saving) changed(ctx context.Context, space addressSpace) (guest.Bitmap,
 		return set, nil
 	}
 	for first := uint64(0); first < s.frames; first += typesAtOnce {
-		s.gfns = s.gfns[:0]
-		for p := first; p < min(first+typesAtOnce, s.frames); p++ {
-			s.gfns = append(s.gfns, space.gfn(guest.PFN(p)))
-		}
-		if err := s.queryTypes(ctx); err != nil {
+		s.asked.gfns = s.asked.gfns[:0]
+		s.appendGFNs(guest.PFN(first), typesAtOnce, space)
+		if err := s.ask(ctx); err != nil {
 			return nil, err
 		}
-		for i, t := range s.types {
+		for i, t := range s.asked.types {
 			if p := first + uint64(i); t != s.sent.get(guest.PFN(p)) {
 				set.Set(p)
 			}
