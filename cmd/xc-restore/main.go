@@ -10,7 +10,9 @@ import (
 
 	"xenferry/lib/cli"
 	"xenferry/lib/direct"
+	"xenferry/lib/dropin"
 	"xenferry/lib/guard"
+	"xenferry/lib/helper"
 	"xenferry/lib/host"
 	"xenferry/lib/record"
 	"xenferry/lib/transport"
@@ -22,6 +24,9 @@ var doc string
 func main() {
 	if guard.IsGuardian(os.Args) {
 		cli.Main(doc, direct.Watch)
+	}
+	if helper.IsCall(os.Args[1:]) {
+		cli.Main(doc, dropin.Run)
 	}
 	cli.Main(doc, run)
 }

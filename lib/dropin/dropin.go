@@ -1,0 +1,122 @@
+// Package dropin is xc-save and xc-restore in the place of libxl-save-helper: libxl starts the command, owns the domain
+// and the stream around ours, and is asked and told by messages.
+package dropin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"xenferry/lib/cli"
+	"xenferry/lib/guard"
+	"xenferry/lib/guest"
+	"xenferry/lib/helper"
+	"xenferry/lib/host"
+	"xenferry/lib/transport"
+)
+
+// Exit statuses that libxl sees. A failed operation ends with a message and status 0.
+const (
+	exitRefused = 255 // what the command line asks for cannot be: no message was sent
+	exitGone    = 254 // the toolstack is gone
+)
+
+// cleanUpTime bounds what is asked of libxl once an operation has failed.
+const cleanUpTime = 20 * time.Second
+
+// operation is one save or restore for libxl.
+type operation struct {
+	call *helper.Call
+	conn *helper.Conn
+	host host.Host
+	log  zerolog.Logger
+	info guest.Info
+}
+
+// Run does what libxl's command line asks for. The error has the exit status.
+func Run(ctx context.Context, env *cli.Env) error {
+	call, err := helper.ParseCall(env.Args)
+	if err != nil {
+		return cli.WithStatus(exitRefused, err)
+	}
+	if !isPipe(0) || !isPipe(1) {
+		return cli.Usagef("%s is for libxl, which speaks through pipes on descriptors 0 and 1", env.Args[0])
+	}
+	cli.CloseOnExec()
+	conn := helper.NewConn(call, os.Stdin, os.Stdout)
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		<-conn.Gone()
+		cancel(helper.ErrGone)
+	}()
+	o := &operation{call: call, conn: conn, log: logTo(conn)}
+	err = o.run(ctx)
+	result, errno := int32(0), int32(0)
+	if err != nil {
+		o.log.Error().Msg(err.Error())
+		result, errno = -1, errnoOf(err)
+	}
+	last, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	defer stop()
+	if conn.Complete(last, result, errno) != nil {
+		return cli.WithStatus(exitGone, errors.Join(err, helper.ErrGone))
+	}
+	return nil
+}
+
+func isPipe(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && (st.Mode&unix.S_IFMT == unix.S_IFIFO || st.Mode&unix.S_IFMT == unix.S_IFSOCK)
+}
+
+// errnoOf is the number that libxl logs for an error.
+func errnoOf(err error) int32 {
+	var errno unix.Errno
+	var signal *cli.Interrupted
+	switch {
+	case errors.As(err, &errno):
+		return int32(errno)
+	case errors.As(err, &signal):
+		return int32(unix.EINTR)
+	}
+	return int32(unix.EIO)
+}
+
+// run opens the host and does the save or the restore.
+func (o *operation) run(ctx context.Context) (err error) {
+	o.log.Debug().Msgf("called as by Xen %s: restore=%v, domain %d, stream on descriptor %d", o.call.Release, o.call.Restore, o.call.Domain, o.call.Stream)
+	if o.call.StreamType == helper.COLO {
+		return fmt.Errorf("COLO is not supported: %w", unix.EOPNOTSUPP)
+	}
+	if o.host, err = host.Open(ctx, "", o.log); err != nil {
+		return err
+	}
+	defer func() { _ = o.host.Close() }()
+	if o.info, err = o.host.Info(ctx, o.call.Domain); err != nil {
+		return err
+	}
+	g, err := guard.Start("", nil)
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	ctx, stop := g.Bind(ctx)
+	defer stop()
+	if o.call.Restore {
+		in, err := transport.NewReader(ctx, o.call.Stream)
+		if err != nil {
+			return err
+		}
+		return o.restore(ctx, in)
+	}
+	out, err := transport.NewWriter(o.call.Stream)
+	if err != nil {
+		return err
+	}
+	return o.save(ctx, out, g)
+}

@@ -1,0 +1,103 @@
+package dropin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"xenferry/lib/guard"
+	"xenferry/lib/save"
+	"xenferry/lib/x86"
+)
+
+// save writes the domain to out. To resume it after a failure is libxl's matter; the guardian only turns the log off.
+func (o *operation) save(ctx context.Context, out io.Writer, g *guard.Guard) (err error) {
+	source, err := x86.OpenSave(ctx, o.host, o.call.Domain)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = source.Close() }()
+	if !o.info.Kind.PV() {
+		if err := o.conn.SwitchQEMULogDirty(ctx, o.call.Domain, true); err != nil {
+			return err
+		}
+		defer func() {
+			last, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+			defer stop()
+			err = errors.Join(err, o.conn.SwitchQEMULogDirty(last, o.call.Domain, false))
+		}()
+	}
+	s := &saving{operation: o, state: guard.State{Domain: o.info.ID, UUID: o.info.UUID}, guard: g}
+	opt := save.Options{Version: o.call.Version, Live: o.call.Live, Verify: o.call.Debug && o.call.Live}
+	return save.Run(ctx, &watched{source, s}, out, opt, s, s)
+}
+
+// saving is the save.Control and save.Observer of a save for libxl.
+type saving struct {
+	*operation
+	guard *guard.Guard
+	state guard.State
+	round save.Round
+}
+
+// watched is a save.Guest whose log the guardian knows of.
+type watched struct {
+	save.Guest
+	s *saving
+}
+
+func (w *watched) StartLog(ctx context.Context) error {
+	w.s.state.StopLog = true
+	if err := w.s.guard.Tell(w.s.state); err != nil {
+		return err
+	}
+	return w.Guest.StartLog(ctx)
+}
+
+func (w *watched) StopLog(ctx context.Context) error {
+	if err := w.Guest.StopLog(ctx); err != nil {
+		return err
+	}
+	w.s.state.StopLog = false
+	return w.s.guard.Tell(w.s.state)
+}
+
+// Suspend implements save.Control.
+func (s *saving) Suspend(ctx context.Context) error {
+	if err := s.conn.Suspend(ctx); err != nil {
+		return err
+	}
+	info, err := s.host.Info(ctx, s.call.Domain)
+	if err == nil && !info.Suspended() {
+		err = fmt.Errorf("the toolstack says that domain %d is suspended, and it is not", s.call.Domain)
+	}
+	return err
+}
+
+// Commit implements save.Control: libxl alone decides what becomes of the domain.
+func (*saving) Commit(context.Context) error { return nil }
+
+// Begin implements save.Observer.
+func (s *saving) Begin(r save.Round) { s.round = r }
+
+// Sent implements save.Observer, in the words that front ends look for.
+func (s *saving) Sent(p save.Progress) {
+	what := "Frames"
+	switch {
+	case s.round.Kind == save.RoundVerify:
+		what = "Frames verify"
+	case s.call.Live:
+		what = fmt.Sprintf("Frames iteration %d", s.round.Number)
+	}
+	s.conn.Progress(what, p.Frames, s.round.Frames)
+}
+
+// Done implements save.Observer.
+func (s *saving) Done() {}
+
+// Suspended implements save.Observer.
+func (s *saving) Suspended(took time.Duration) {
+	s.log.Info().Msgf("domain %d suspended %.1f ms after it was asked", s.call.Domain, float64(took.Microseconds())/1000)
+}
