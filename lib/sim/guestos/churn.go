@@ -47,8 +47,10 @@ func (c *cpu) change(table guest.PFN) error {
 }
 
 // pooled takes a page from the vCPU's pool, or says that none is left. Pages of the pool are any vCPU's; each looks only
-// at those whose index is its own, as with data.
+// at those whose index is its own, as with data, but each may put back one that is another's.
 func (c *cpu) pooled() (guest.PFN, bool) {
+	c.k.mmu.Lock()
+	defer c.k.mmu.Unlock()
 	own, n := c.own(), uint64(len(c.k.cpus))
 	start := c.random(own)
 	for i := range own {
@@ -81,12 +83,17 @@ func (c *cpu) become(p guest.PFN, level int, fill func(page []byte)) error {
 // retire makes a page table that is in no tree and not pinned a page of the pool again, and writes it.
 func (c *cpu) retire(p guest.PFN) error {
 	r := c.k.record(p)
-	r.setRole(rolePool)
 	r.setDigest(0)
 	if err := c.write(p); err != nil {
 		return err
 	}
-	return c.setDirect(p, pteRW)
+	if err := c.setDirect(p, pteRW); err != nil {
+		return err
+	}
+	c.k.mmu.Lock() // once it is in the pool, another vCPU may take it
+	defer c.k.mmu.Unlock()
+	r.setRole(rolePool)
+	return nil
 }
 
 // mapTable makes an L1 and hangs it into user space, pinned by itself or not.

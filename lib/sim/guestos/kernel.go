@@ -91,7 +91,7 @@ type Kernel struct {
 	cpus      []*cpu // those online
 	anyCPU    bool   // a check does not ask for the CPU policy
 
-	mmu  sync.Mutex // orders changes to page tables
+	mmu  sync.Mutex // orders changes to page tables, and to who may take which page for one
 	halt atomic.Bool
 	wg   sync.WaitGroup
 
