@@ -42,6 +42,18 @@ func (v *iovec) call(trap uintptr, fd int) (int, error) {
 	return int(n), nil
 }
 
+// peek copies what is left to dst, as much as fits, and returns how many octets that is.
+func (v *iovec) peek(dst []byte) int {
+	n := 0
+	for _, e := range v.left {
+		if n += copy(dst[n:], unsafe.Slice(e.Base, e.Len)); n == len(dst) {
+			break
+		}
+	}
+	runtime.KeepAlive(v.bufs)
+	return n
+}
+
 // advance drops n octets from the front.
 func (v *iovec) advance(n int) {
 	for n > 0 {

@@ -11,6 +11,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"xenferry/lib/guest"
 )
 
 // maxVec is how many buffers one readv or writev takes (IOV_MAX of Linux).
@@ -162,10 +164,13 @@ func (r *Reader) ReadVec(bufs [][]byte) (int, error) {
 	return total, nil
 }
 
-// Writer writes to a descriptor.
+// Writer writes to a descriptor. Some pin the memory that they are given, such as a file on 9p without a cache. Memory
+// that cannot be pinned, as are pages mapped from another domain, is EFAULT to them, though it can be read: then the
+// Writer writes a copy.
 type Writer struct {
-	fd  int
-	iov iovec
+	fd   int
+	iov  iovec
+	copy []byte // for what cannot be written from its place; nil until that was met
 }
 
 // NewWriter returns a Writer to fd.
@@ -181,29 +186,43 @@ func NewWriter(fd int) (*Writer, error) {
 func (w *Writer) FD() int { return w.fd }
 
 // Write writes all of p.
-func (w *Writer) Write(p []byte) (int, error) {
-	done := 0
-	for done < len(p) {
-		n, err := w.write(func() (int, error) { return unix.Write(w.fd, p[done:]) })
-		done += n
-		if err != nil {
-			return done, err
-		}
-	}
-	return done, nil
-}
+func (w *Writer) Write(p []byte) (int, error) { return w.WriteVec([][]byte{p}) }
 
 // WriteVec writes all of the buffers in order.
 func (w *Writer) WriteVec(bufs [][]byte) (int, error) {
 	total := 0
 	for w.iov.set(bufs); !w.iov.done(); {
-		n, err := w.write(func() (int, error) { return w.iov.call(unix.SYS_WRITEV, w.fd) })
+		n, err := w.writeSome()
 		total += n
 		if err != nil {
 			return total, err
 		}
 	}
 	return total, nil
+}
+
+// copySize is how much is copied for one write, in octets.
+const copySize = 256 << 10
+
+// writeSome writes some of what is left: from its place, unless that has failed before.
+func (w *Writer) writeSome() (int, error) {
+	if w.copy == nil {
+		n, err := w.write(func() (int, error) { return w.iov.call(unix.SYS_WRITEV, w.fd) })
+		if !errors.Is(err, unix.EFAULT) {
+			return n, err
+		}
+		w.copy = make([]byte, copySize)
+	}
+	var part []byte
+	if err := guest.Access(func() error {
+		part = w.copy[:w.iov.peek(w.copy)]
+		return nil
+	}); err != nil {
+		return 0, fmt.Errorf("write descriptor %d: %w", w.fd, err)
+	}
+	n, err := w.write(func() (int, error) { return unix.Write(w.fd, part) })
+	w.iov.advance(n)
+	return n, err
 }
 
 func (w *Writer) write(call func() (int, error)) (int, error) {

@@ -250,7 +250,7 @@ func (h *Host) forget(ctx context.Context, c *xenstore.Conn, i guest.Info) error
 	if err := c.Release(ctx, i.ID); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
 		return err
 	}
-	for _, path := range []string{domainPath(i.ID), vmPath(i.UUID)} {
+	for _, path := range []string{domainPath(i.ID), vmPath(i.UUID), libxlPath(i.ID)} {
 		if err := c.Remove(ctx, path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -40,6 +40,7 @@ func (h *Host) announce(ctx context.Context, id guest.DomID, spec guest.Spec) er
 		{base + "/device", "", false}, {base + "/error", "", true}, {base + "/attr", "", true},
 		{base + "/drivers", "", true}, {base + "/feature", "", true}, {base + "/data", "", true},
 		{base + "/cpu", "", false}, {base + "/memory", "", false},
+		{libxlPath(id), "", false}, {libxlPath(id) + "/type", libxlType(spec.Kind), false}, // so that xl knows what it is
 		{base + "/memory/static-max", strconv.FormatUint(spec.MaxPages*(guest.PageSize/1024), 10), false},
 		{base + "/memory/target", strconv.FormatUint(spec.MaxPages*(guest.PageSize/1024), 10), false},
 	})
@@ -47,6 +48,17 @@ func (h *Host) announce(ctx context.Context, id guest.DomID, spec guest.Spec) er
 		return fmt.Errorf("announce domain %d in xenstore: %w", id, err)
 	}
 	return nil
+}
+
+// libxlPath is where libxl keeps what it knows of a domain.
+func libxlPath(id guest.DomID) string { return "/libxl/" + strconv.Itoa(int(id)) }
+
+// libxlType is the kind as libxl writes it.
+func libxlType(k guest.Kind) string {
+	if k.PV() {
+		return "pv"
+	}
+	return k.String()
 }
 
 // write writes nodes, all or none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -204,6 +205,9 @@ func (h *Host) reserveBatch(name string, cmd uint64, id guest.DomID, gfns []gues
 	case err != nil:
 		return err
 	case done != uint64(len(gfns)):
+		if _, err := h.info(id); errors.Is(err, fs.ErrNotExist) {
+			return err // for which Xen has no errno here
+		}
 		return fmt.Errorf("%s of domain %d: Xen did %d of %d frames (%s)", name, id, done, len(gfns), shortReason(cmd))
 	}
 	if back {
