@@ -24,6 +24,7 @@ type libxl struct {
 	domain guest.DomID
 	n      helper.Numbering
 	answer map[helper.Kind]func() int32 // instead of success
+	cmd    *exec.Cmd
 
 	seen    []string // messages but for log and progress
 	logs    []string
@@ -37,6 +38,7 @@ func (l *libxl) serve(t *testing.T, program string, stream *os.File, line string
 	repliesR, repliesW := pipe(t)
 	messagesR, messagesW := pipe(t)
 	c := exec.Command(program, strings.Fields(line)...)
+	l.cmd = c
 	c.Env = append(os.Environ(), "XENFERRY_HOST="+l.h.spec)
 	var stderr locked
 	c.Stdin, c.Stdout, c.Stderr, c.ExtraFiles = repliesR, messagesW, &stderr, []*os.File{stream}
@@ -53,7 +55,7 @@ func (l *libxl) serve(t *testing.T, program string, stream *os.File, line string
 		if err != nil {
 			t.Fatalf("%v\n%s", err, stderr.String())
 		}
-		l.take(t, c, m)
+		l.take(m)
 		if m.Kind.WantsReply() {
 			if err := helper.Reply(repliesW, l.reply(t, m.Kind)); err != nil {
 				t.Fatal(err)
@@ -67,7 +69,7 @@ func (l *libxl) serve(t *testing.T, program string, stream *os.File, line string
 	return c.ProcessState.ExitCode()
 }
 
-func (l *libxl) take(t *testing.T, c *exec.Cmd, m *helper.Message) {
+func (l *libxl) take(m *helper.Message) {
 	switch m.Kind {
 	case helper.Log:
 		l.logs = append(l.logs, m.Texts[1])

@@ -59,7 +59,7 @@ func Restore(ctx context.Context, h host.Host, opt RestoreOptions, g Guardian, l
 }
 
 func (r *restoring) run(ctx context.Context) error {
-	rings, err := restore.Run(ctx, r.opt.Stream, r.open, r)
+	rings, err := restore.Run(ctx, r.opt.Stream, restore.Options{}, r.open, r)
 	if err != nil {
 		return err
 	}

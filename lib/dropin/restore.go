@@ -18,7 +18,11 @@ func (o *operation) restore(ctx context.Context, in io.Reader) error {
 		return fmt.Errorf("xenstore in domain %d, console in domain %d: only domain 0 is supported", o.call.StoreDomain, o.call.ConsoleDomain)
 	}
 	ported := &portedHost{o.host, o.call}
-	result, err := restore.Run(ctx, in, func(ctx context.Context, opening restore.Opening) (restore.Guest, error) {
+	var opt restore.Options
+	if o.call.StreamType == helper.Remus {
+		opt.Checkpoint = o.checkpoint
+	}
+	result, err := restore.Run(ctx, in, opt, func(ctx context.Context, opening restore.Opening) (restore.Guest, error) {
 		g, err := x86.OpenRestore(ctx, ported, o.call.Domain, opening.Domain)
 		if err != nil {
 			return nil, err
@@ -30,6 +34,20 @@ func (o *operation) restore(ctx context.Context, in io.Reader) error {
 		err = e
 	}
 	return err
+}
+
+// checkpoint has libxl read its records of a checkpoint from the stream.
+func (o *operation) checkpoint(ctx context.Context) (restore.Verdict, error) {
+	r, err := o.conn.Checkpoint(ctx)
+	switch {
+	case err != nil:
+		return 0, err
+	case r == 1:
+		return restore.GoOn, nil
+	case r == 2:
+		return restore.FailOver, nil
+	}
+	return 0, fmt.Errorf("the toolstack could not take its part of a checkpoint: %d", r)
 }
 
 // portedHost is a host that tells the event channels which libxl made for the new domain.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"xenferry/lib/guard"
+	"xenferry/lib/helper"
 	"xenferry/lib/save"
 	"xenferry/lib/x86"
 )
@@ -31,6 +32,9 @@ func (o *operation) save(ctx context.Context, out io.Writer, g *guard.Guard) (er
 	}
 	s := &saving{operation: o, state: guard.State{Domain: o.info.ID, UUID: o.info.UUID}, guard: g}
 	opt := save.Options{Version: o.call.Version, Live: o.call.Live, Verify: o.call.Debug && o.call.Live}
+	if o.call.StreamType == helper.Remus {
+		opt.Checkpoints = s
+	}
 	return save.Run(ctx, &watched{source, s}, out, opt, s, s)
 }
 
@@ -76,6 +80,15 @@ func (s *saving) Suspend(ctx context.Context) error {
 	return err
 }
 
+// Resumed implements save.Checkpoints.
+func (s *saving) Resumed(ctx context.Context) (bool, error) { return s.conn.Postcopy(ctx) }
+
+// Next implements save.Checkpoints: libxl writes its own records, and answers when it is time.
+func (s *saving) Next(ctx context.Context) (bool, error) {
+	r, err := s.conn.Checkpoint(ctx)
+	return r > 0, err
+}
+
 // Commit implements save.Control: libxl alone decides what becomes of the domain.
 func (*saving) Commit(context.Context) error { return nil }
 
@@ -88,6 +101,8 @@ func (s *saving) Sent(p save.Progress) {
 	switch {
 	case s.round.Kind == save.RoundVerify:
 		what = "Frames verify"
+	case s.call.StreamType == helper.Remus && s.round.Kind == save.RoundFinal:
+		what = "Checkpointed save"
 	case s.call.Live:
 		what = fmt.Sprintf("Frames iteration %d", s.round.Number)
 	}

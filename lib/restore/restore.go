@@ -3,7 +3,6 @@ package restore
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 
@@ -39,42 +38,62 @@ type Observer interface {
 	Differ(pfns []guest.PFN)
 }
 
+// Options say how a stream is restored.
+type Options struct {
+	// Checkpoint is asked at each CHECKPOINT of a checkpointed stream (Remus): it takes what belongs to the checkpoint
+	// besides and stands behind the record. Nil takes plain streams only.
+	Checkpoint func(context.Context) (Verdict, error)
+}
+
 // Run reads a stream from src up to END, and not an octet further, into the domain that open returns. open is called
 // once, when the static records have come. The domain is complete, and paused, when the error is nil; in any other
 // case it is of no use. Errors about the stream are record.Errors.
-func Run(ctx context.Context, src io.Reader, open func(context.Context, Opening) (Guest, error), obs Observer) (Result, error) {
-	l := &loader{in: xcstream.NewReader(src, record.Lenient, 0), open: open, obs: obs}
+func Run(ctx context.Context, src io.Reader, opt Options, open func(context.Context, Opening) (Guest, error), obs Observer) (Result, error) {
+	l := &loader{in: xcstream.NewReader(src, record.Lenient, 0), opt: opt, open: open, obs: obs}
 	defer l.close()
 	if err := l.in.Headers(); err != nil {
 		return Result{}, err
 	}
 	l.order = xcstream.NewOrder(record.Lenient, l.in.Image.Version, l.in.Domain.Type)
 	l.opening = Opening{Version: l.in.Image.Version, Domain: l.in.Domain}
-	for {
-		t, _, err := l.in.Next()
-		if err != nil {
-			return Result{}, err
-		}
-		if err := l.record(ctx, t); err != nil {
+	for !l.ended {
+		if err := l.next(ctx); err != nil {
 			return Result{}, l.in.Wrap(err)
 		}
-		if t == xcstream.TypeEnd {
-			result, err := l.guest.Finish(ctx)
-			return result, l.in.Wrap(err)
-		}
 	}
+	result, err := l.guest.Finish(ctx)
+	return result, l.in.Wrap(err)
+}
+
+// next takes one record.
+func (l *loader) next(ctx context.Context) error {
+	if l.checkpoint != nil {
+		return l.checkpoint.next(ctx, l)
+	}
+	t, _, err := l.in.Next()
+	if err != nil {
+		return err
+	}
+	if _, err := l.order.Next(t); err != nil {
+		return err
+	}
+	return l.record(ctx, t)
 }
 
 type loader struct {
 	in      *xcstream.Reader
 	order   *xcstream.Order
+	opt     Options
 	open    func(context.Context, Opening) (Guest, error)
 	obs     Observer
 	opening Opening
 	policy  guest.CPUPolicy
 	guest   Guest // nil until opened
 	verify  bool
+	ended   bool
 	batch   Batch
+
+	checkpoint *checkpointed // from the first CHECKPOINT on
 }
 
 func (l *loader) close() {
@@ -84,11 +103,8 @@ func (l *loader) close() {
 	}
 }
 
-// record takes the record of type t, of which the header is read.
+// record takes the record of type t, of which the header is read and which may come now.
 func (l *loader) record(ctx context.Context, t xcstream.Type) error {
-	if _, err := l.order.Next(t); err != nil {
-		return err
-	}
 	if isStatic(t) {
 		return l.takeStatic(t)
 	}
@@ -111,9 +127,10 @@ func (l *loader) record(ctx context.Context, t xcstream.Type) error {
 		l.verify = true
 		return l.in.Skip()
 	case xcstream.TypeEnd:
+		l.ended = true
 		return l.in.Skip()
 	case xcstream.TypeCheckpoint:
-		return errors.New("a checkpointed stream (Remus, COLO) cannot be restored as a plain one")
+		return l.firstCheckpoint(ctx)
 	}
 	body, err := l.in.Body()
 	if err != nil {

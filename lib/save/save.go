@@ -21,6 +21,17 @@ type Options struct {
 	// Spec goes into an XENFERRY_DOMAIN record, so that the other end knows what domain to make. Nil writes none: what
 	// comes is then what stock Xen writes.
 	Spec *guest.Spec
+	// Checkpoints makes a stream of checkpoints (Remus) that ends when it says so, and has no END. Nil for a plain one.
+	Checkpoints Checkpoints
+}
+
+// Checkpoints is who lets the guest run on between two checkpoints, and writes his own records to the same stream. All
+// of ours is written when he is called.
+type Checkpoints interface {
+	// Resumed lets the guest run on behind a checkpoint, Next takes what else belongs to it and waits for the time of
+	// the next. Both return whether to go on.
+	Resumed(ctx context.Context) (bool, error)
+	Next(ctx context.Context) (bool, error)
 }
 
 // Control is what saving asks of the command that runs it: all that goes against the flow of pages.
@@ -150,8 +161,41 @@ func (s *saver) live(ctx context.Context) error {
 	}
 }
 
-// stopped is everything from the suspend request to END.
+// stopped is everything from the suspend request to END, or checkpoint by checkpoint until somebody has enough.
 func (s *saver) stopped(ctx context.Context) error {
+	for s.opt.Checkpoints != nil {
+		if err := s.rest(ctx); err != nil {
+			return err
+		}
+		if goOn, err := s.checkpoint(ctx); err != nil || !goOn {
+			return err
+		}
+	}
+	if err := s.rest(ctx); err != nil {
+		return err
+	}
+	if err := s.stopLog(ctx); err != nil {
+		return err
+	}
+	if err := s.ctl.Commit(ctx); err != nil {
+		return err
+	}
+	return s.w.records(ctx, []xcstream.Record{{Type: xcstream.TypeEnd}})
+}
+
+// checkpoint ends what one checkpoint is, and waits for the next.
+func (s *saver) checkpoint(ctx context.Context) (bool, error) {
+	if err := s.w.records(ctx, []xcstream.Record{{Type: xcstream.TypeCheckpoint}}); err != nil {
+		return false, err
+	}
+	if goOn, err := s.opt.Checkpoints.Resumed(ctx); err != nil || !goOn {
+		return false, err
+	}
+	return s.opt.Checkpoints.Next(ctx)
+}
+
+// rest has the guest suspended and writes what the target does not have yet, pages and state.
+func (s *saver) rest(ctx context.Context) error {
 	asked := time.Now()
 	if err := s.ctl.Suspend(ctx); err != nil {
 		return err
@@ -172,20 +216,11 @@ func (s *saver) stopped(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := s.stopLog(ctx); err != nil {
-		return err
-	}
 	end, err := s.g.End(ctx)
 	if err != nil {
 		return err
 	}
-	if err := s.w.records(ctx, end); err != nil {
-		return err
-	}
-	if err := s.ctl.Commit(ctx); err != nil {
-		return err
-	}
-	return s.w.records(ctx, []xcstream.Record{{Type: xcstream.TypeEnd}})
+	return s.w.records(ctx, end)
 }
 
 // final sends what the target does not have yet, now that nothing changes any more.

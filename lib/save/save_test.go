@@ -156,7 +156,7 @@ func TestReferencePolicy(t *testing.T) {
 			if err := Run(t.Context(), s, io.Discard, Options{Version: 3, Live: true}, s, quiet{}); err != nil {
 				t.Fatal(err)
 			}
-			want := append(slices.Concat(append([][]string{head}, tt.rest...)...), "stop log", "end", "commit")
+			want := append(slices.Concat(append([][]string{head}, tt.rest...)...), "end", "stop log", "commit")
 			if !slices.Equal(s.calls, want) {
 				t.Errorf("calls\n%q, want\n%q", s.calls, want)
 			}

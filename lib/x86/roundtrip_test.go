@@ -157,7 +157,7 @@ func (d *domain) load(t testing.TB, stream []byte) ([]byte, error) {
 		return x86.OpenRestore(ctx, d.host, d.id, o.Domain)
 	}
 	in := bytes.NewReader(stream)
-	_, err := restore.Run(t.Context(), in, open, quiet{t})
+	_, err := restore.Run(t.Context(), in, restore.Options{}, open, quiet{t})
 	return stream[len(stream)-in.Len():], err
 }
 
