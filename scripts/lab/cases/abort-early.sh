@@ -1,0 +1,29 @@
+#!/bin/sh
+# abort-early KIND HOW: a live migration ends before the suspend request. The source runs on, and its writes are not logged.
+#
+#   HOW  term or kill, the signal that the save helper gets; receiver, whose end dies
+# shellcheck source=lib.sh
+. /share/lab/lib.sh
+create g "$1"
+proves g
+id=$(id_of g)
+
+with ours in_time 120 xl migrate -s '' g "sh /share/lab/stuck stock" &
+migration=$!
+wait_for 60 log_dirty "$id" || die "the migration never logged the guest's writes"
+wait_for 60 helper_of "$id" || die "no save helper is running"
+sleep 2
+case $2 in
+  term | kill)
+    kill -"$2" "$(helper_of "$id")"
+    wait_for 60 no_helper "$id" || die "the save helper does not go"
+    ;;
+esac
+killall -q -KILL sleep # stuck's: the receiver now sees an end of its input
+wait "$migration" && die "xl migrate: exit status 0"
+no_helper "$id" || die "its save helper still runs"
+proves g resumed=0 cancelled=0
+if log_dirty "$id"; then
+  case $HELPER,$2 in "$stock,kill" | "$stock,receiver") ;; *) die "log-dirty is still on" ;; esac
+  echo "log-dirty is still on, as the stock helper leaves it when a signal kills it"
+fi
