@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/syslog"
+	"strconv"
 	"strings"
 
 	"github.com/rs/zerolog"
@@ -70,6 +71,9 @@ func runVerify(ctx context.Context, env *cli.Env, o *options) error {
 		env.Log.Warn().Msgf("ignored: %s (the stream is named with -i)", strings.Join(o.words, " "))
 	}
 	opts := verify.Options{Layer: o.layer, Pedantic: o.pedantic, AllowTrailing: o.trailing}
+	if _, err := strconv.ParseUint(o.in, 10, 31); err != nil {
+		opts.Name = o.in
+	}
 	out := &output{w: env.Stdout}
 	list := &output{w: env.Stdout}
 	if o.json {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -42,7 +40,7 @@ func parse(env *cli.Env, reference bool) (*options, error) {
 		flags.BoolVar(&o.trailing, "allow-trailing", false, "")
 		flags.BoolVar(&o.compare, "compare", false, "")
 	}
-	args, err := expand(flags, env.Args)
+	args, err := cli.Expand(flags, env.Args)
 	if err != nil {
 		return nil, err
 	}
@@ -65,65 +63,6 @@ func parse(env *cli.Env, reference bool) (*options, error) {
 		return nil, cli.Usagef("--compare needs two images, not %d", len(o.words))
 	}
 	return o, nil
-}
-
-// expand completes shortened long options, as Python's optparse understands them. A word that is an option's value is left
-// alone even if it looks like an option.
-func expand(flags *pflag.FlagSet, args []string) ([]string, error) {
-	var names []string
-	flags.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
-	args = slices.Clone(args)
-	for i := 0; i < len(args); i++ {
-		switch word := args[i]; {
-		case word == "--":
-			return args, nil
-		case strings.HasPrefix(word, "--"):
-			short, value, assigned := strings.Cut(word[2:], "=")
-			name, err := complete(names, short)
-			if err != nil {
-				return nil, err
-			}
-			args[i] = "--" + name
-			if assigned {
-				args[i] += "=" + value
-			} else if flags.Lookup(name).NoOptDefVal == "" {
-				i++
-			}
-		case len(word) > 1 && word[0] == '-' && valueFollows(flags, word[1:]):
-			i++
-		}
-	}
-	return args, nil
-}
-
-// valueFollows reports whether the last of joined one-letter options has its value in the next word.
-func valueFollows(flags *pflag.FlagSet, letters string) bool {
-	for i := range letters {
-		if f := flags.ShorthandLookup(letters[i : i+1]); f != nil && f.NoOptDefVal == "" {
-			return i == len(letters)-1
-		}
-	}
-	return false
-}
-
-// complete returns the one name that begins with short.
-func complete(names []string, short string) (string, error) {
-	var found []string
-	for _, name := range names {
-		if name == short {
-			return name, nil
-		}
-		if strings.HasPrefix(name, short) {
-			found = append(found, "--"+name)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return "", cli.Usagef("no such option: --%s", short)
-	case 1:
-		return found[0][2:], nil
-	}
-	return "", cli.Usagef("ambiguous option: --%s (%s)", short, strings.Join(found, ", "))
 }
 
 // listing prints records as they come; a run of PAGE_DATA is one line.

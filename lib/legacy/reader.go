@@ -22,6 +22,8 @@ type Options struct {
 	XL bool
 	// SkipQEMU leaves an HVM image's QEMU record unread.
 	SkipQEMU bool
+	// Offset is how many octets of the input were taken before.
+	Offset uint64
 	// Checkpoints reads on where a Remus image goes on; else its first checkpoint is all of it.
 	Checkpoints bool
 }
@@ -55,7 +57,7 @@ type Reader struct {
 
 // NewReader returns a Reader of src. Where src is a record.Copier, that moves payloads.
 func NewReader(src io.Reader, opts Options) *Reader {
-	r := &Reader{source: source{src: record.NewPeeker(src)}, opts: opts, layout: opts.Layout}
+	r := &Reader{source: source{src: record.NewPeeker(src), off: opts.Offset}, opts: opts, layout: opts.Layout}
 	r.next = r.headers
 	return r
 }
@@ -63,11 +65,14 @@ func NewReader(src io.Reader, opts Options) *Reader {
 // Layout is the image's, once Size was returned.
 func (r *Reader) Layout() Layout { return r.layout }
 
-// Offset is that of the next octet, from where the source was at first.
+// Offset is that of the next octet.
 func (r *Reader) Offset() uint64 { return r.off }
 
 // Start is the offset of the current item.
 func (r *Reader) Start() uint64 { return r.start }
+
+// Whole is how many checkpoints were whole so far; an image that is not Remus's has one.
+func (r *Reader) Whole() int { return r.complete }
 
 // Left is how much of the current item's payload is not yet taken. Of one that goes to the input's end it is unknown.
 func (r *Reader) Left() uint64 { return r.left }

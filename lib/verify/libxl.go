@@ -28,7 +28,7 @@ func (v *verifier) xl() error {
 	}
 	v.tell(Item{XL, 0, "header and configuration", uint32(v.src.off)})
 	if !h.StreamV2 {
-		return &record.Error{Offset: v.src.off, Record: "xl header", Err: ErrLegacy}
+		return v.legacy("xl header")
 	}
 	return v.libxl()
 }

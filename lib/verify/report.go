@@ -16,6 +16,7 @@ type Report struct {
 	XL       *XLInfo  `json:"xl,omitempty"`
 	LibXL    *XLImage `json:"libxl,omitempty"`
 	LibXC    *Image   `json:"libxc,omitempty"`
+	Legacy   *Legacy  `json:"legacy,omitempty"` // an image that must be converted first
 	Warnings Findings `json:"warnings"`
 }
 

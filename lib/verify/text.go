@@ -25,6 +25,9 @@ func (r *Report) WriteText(w io.Writer) error {
 	if r.LibXC != nil {
 		t.libxc(r.LibXC)
 	}
+	if r.Legacy != nil {
+		t.legacy(r.Legacy)
+	}
 	t.warnings(&r.Warnings)
 	return t.tab.Flush()
 }

@@ -21,9 +21,11 @@ const (
 	LibXC       // image and domain header, then libxc records
 	LibXL       // libxl header and records around a libxc stream
 	XL          // what xl save writes and xl migrate sends: a header with the configuration, then a libxl stream
+
+	legacyLayer // an image of Xen 4.5 or older, which no option names
 )
 
-var layerNames = [...]string{Auto: "auto", LibXC: "libxc", LibXL: "libxl", XL: "xl"}
+var layerNames = [...]string{Auto: "auto", LibXC: "libxc", LibXL: "libxl", XL: "xl", legacyLayer: "legacy"}
 
 // String is the layer's name as options write it.
 func (l Layer) String() string { return layerNames[l] }
@@ -31,7 +33,7 @@ func (l Layer) String() string { return layerNames[l] }
 // ParseLayer is the inverse of String.
 func ParseLayer(s string) (Layer, error) {
 	for l, name := range layerNames {
-		if name == s {
+		if name == s && Layer(l) != legacyLayer {
 			return Layer(l), nil
 		}
 	}
@@ -42,6 +44,8 @@ func ParseLayer(s string) (Layer, error) {
 type Options struct {
 	// Layer is the stream's outermost format.
 	Layer Layer
+	// Name is what the input is called where the Report names a command to use on it.
+	Name string
 	// Pedantic makes errors of what stock restore tolerates and no stock saver writes. The forms of the
 	// specification's erratum 1, which old savers wrote, stay warnings.
 	Pedantic bool
@@ -61,7 +65,7 @@ type Item struct {
 }
 
 // ErrLegacy is what a stream of Xen 4.5 or older is refused with.
-var ErrLegacy = errors.New("a legacy stream of Xen 4.5 or older: convert it with convert-legacy first")
+var ErrLegacy = errors.New("a legacy image of Xen 4.5 or older, which must be converted first")
 
 // ErrTrailing is what octets behind the stream's end are refused with.
 var ErrTrailing = errors.New("more octets behind the stream's end")
@@ -165,19 +169,10 @@ func (v *verifier) detect() (Layer, error) {
 	case string(head[:]) == "Xen save":
 		return XL, nil
 	case looksLegacy(head[:]):
-		return Auto, &record.Error{Record: "first octets", Err: ErrLegacy}
+		return Auto, v.legacy("first octets")
 	}
 	err = fmt.Errorf("%w: % x begins neither a libxc stream, nor a libxl stream, nor an xl save file", record.ErrValue, head)
 	return Auto, &record.Error{Record: "first octets", Err: err}
-}
-
-// looksLegacy reports whether head, of 8 octets, can begin a legacy stream: the number of the guest's PFNs, below 2^28 and as
-// wide as a long of the saving toolstack; a narrow one is followed by all ones (PV) or by the first chunk's id (HVM),
-// which is a small negative number or a count of pages.
-func looksLegacy(head []byte) bool {
-	const maxPFNs, minChunk, maxBatch = 0x0fffffff, -21, 1024
-	pfns, next := binary.LittleEndian.Uint32(head), int32(binary.LittleEndian.Uint32(head[4:]))
-	return pfns > 0 && pfns <= maxPFNs && next >= minChunk && next <= maxBatch
 }
 
 // tolerate makes a warning of an error that restore would not see, and returns all others, and in pedantic mode those too.
