@@ -97,7 +97,7 @@ func (h *Host) requestSuspend(ctx context.Context, id guest.DomID) error {
 	if err != nil {
 		return err
 	}
-	node := domainPath(id) + "/control/shutdown"
+	node := shutdownNode(id)
 	answered, err := c.Watch(ctx, node)
 	if err != nil {
 		return err
@@ -108,7 +108,11 @@ func (h *Host) requestSuspend(ctx context.Context, id guest.DomID) error {
 		return err
 	}
 	defer stopped.Close()
-	if err := c.Write(ctx, node, "suspend"); err != nil {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	// A request that is on its way cannot be taken for one that was not made.
+	if err := c.Write(context.WithoutCancel(ctx), node, "suspend"); err != nil {
 		return err
 	}
 	noticed := func() (bool, error) {
@@ -130,6 +134,9 @@ func (h *Host) requestSuspend(ctx context.Context, id guest.DomID) error {
 	}
 	return h.awaitStop(context.WithoutCancel(ctx), id, stopped)
 }
+
+// shutdownNode is where a guest is asked to shut down or suspend. It answers by emptying it.
+func shutdownNode(id guest.DomID) string { return domainPath(id) + "/control/shutdown" }
 
 // awaitStop waits for a guest that has said that it suspends.
 func (h *Host) awaitStop(ctx context.Context, id guest.DomID, w *xenstore.Watch) error {
@@ -199,13 +206,17 @@ func (h *Host) Resume(ctx context.Context, id guest.DomID) error {
 			return err
 		}
 	}
-	if err := h.order(resumeDomain, id, nil); err != nil {
-		return err
-	}
 	c, err := h.xenstore(ctx)
 	if err != nil {
-		h.log.Warn().Err(err).Msgf("domain %d runs, but xenstored takes it for stopped", id)
-		return nil
+		h.log.Warn().Err(err).Msgf("domain %d is resumed, but xenstored takes it for stopped", id)
+		return h.order(resumeDomain, id, nil)
+	}
+	// A second request, made before the first was obeyed, would suspend it again.
+	if _, err := withdraw(ctx, c, shutdownNode(id)); err != nil {
+		return err
+	}
+	if err := h.order(resumeDomain, id, nil); err != nil {
+		return err
 	}
 	// Else xenstored would tell nobody when the domain stops the next time. It refuses for a domain it does not know.
 	if err := c.Resume(ctx, id); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
