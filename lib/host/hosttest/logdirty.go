@@ -16,6 +16,9 @@ func (s *suite) dirty(id guest.DomID, clean bool, want ...uint64) {
 	if n != b.Count() {
 		s.Errorf("the log tells %d dirty frames and marks %d", n, b.Count())
 	}
+	if !s.has(LogOfMappings) {
+		want = nil
+	}
 	wanted := guest.NewBitmap(frames)
 	for _, p := range want {
 		wanted.Set(p)
@@ -71,7 +74,7 @@ func logDirty(s *suite) {
 		// The last read needs the domain not to run; this one never did. A shorter log is a part of it.
 		set(2, 100)
 		n, err := s.Dirty(s.ctx, id, 10, guest.NewBitmap(10), true, true)
-		if s.ok(err); n != 1 {
+		if s.ok(err); n != 1 && s.has(LogOfMappings) {
 			s.Errorf("%d dirty frames below 10, want 1", n)
 		}
 		s.ok(s.SetLogDirty(s.ctx, id, false))

@@ -64,12 +64,17 @@ func (s *suite) pin(sp *space, level int) error {
 }
 
 func pin(s *suite, kind guest.Kind) {
+	if kind == guest.PV32 {
+		s.need(PV32)
+	}
 	sp := s.space(kind)
 	top := kind.Levels()
 	want := []guest.PageType{guest.NoTab, guest.NoTab, guest.NoTab, guest.NoTab}
 	s.wantTypes(sp.id, want[:top], sp.tables[1:top+1]...)
 
-	s.ok(s.SetLogDirty(s.ctx, sp.id, true))
+	if s.has(LogOfMappings) {
+		s.ok(s.SetLogDirty(s.ctx, sp.id, true))
+	}
 	s.ok(s.pin(sp, top))
 	want = []guest.PageType{guest.L1Tab, guest.L2Tab, guest.L3Tab, guest.L4Tab}
 	want[top-1] |= guest.Pinned
@@ -79,7 +84,9 @@ func pin(s *suite, kind guest.Kind) {
 	for l := 1; l <= top; l++ {
 		tables = append(tables, uint64(l))
 	}
-	s.dirty(sp.id, true, tables...)
+	if s.has(LogOfMappings) {
+		s.dirty(sp.id, true, tables...)
+	}
 
 	s.refused(s.pin(sp, top), unix.EINVAL, "pin a table twice")
 	s.ok(s.pin(sp, 1))
@@ -137,6 +144,9 @@ func pinUnfit(s *suite) {
 	} {
 		s.refused(s.Pin(s.ctx, sp.id, []guest.PinOp{op}), nil, "pin "+what)
 	}
+	if !s.has(PV32) {
+		return
+	}
 	sp = s.space(guest.PV32)
 	s.table(sp, 3, nil)
 	s.refused(s.pin(sp, 3), nil, "pin an L3 of PV32 without its slot 3")
@@ -163,6 +173,9 @@ func (sp *space) context(kind guest.Kind, gdt guest.GFN) []byte {
 }
 
 func vcpuContext(s *suite, kind guest.Kind) {
+	if kind == guest.PV32 {
+		s.need(PV32)
+	}
 	sp := s.space(kind)
 	top := kind.Levels()
 	free := s.populate(sp.id, 100, 1)[0] // mapped by no table

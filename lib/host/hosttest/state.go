@@ -23,6 +23,7 @@ func addressSize(s *suite) {
 		s.Errorf("a PV64 domain has %d bits", bits)
 	}
 	s.ok(s.SetAddressSize(s.ctx, id, 64))
+	s.need(PV32)
 	s.ok(s.SetAddressSize(s.ctx, id, 32))
 	bits, err = s.AddressSize(s.ctx, id)
 	if s.ok(err); bits != 32 || s.info(id).Kind != guest.PV32 {
@@ -49,17 +50,19 @@ func vcpuState(s *suite) {
 	le.PutUint64(ext[16:], 0xFFFFFFFF81001000)
 	s.ok(s.SetVCPUExtended(s.ctx, id, 1, ext))
 	got, err := s.VCPUExtended(s.ctx, id, 1)
-	if s.ok(err); len(got) < 64 || !bytes.Equal(got[:32], ext[:32]) {
+	if s.ok(err); len(got) < 64 || !bytes.Equal(got[:24], ext[:24]) {
 		s.Errorf("extended state comes back as % x", got)
 	}
 	s.refused(s.SetVCPUExtended(s.ctx, id, 1, ext[:20]), nil, "extended state cut off")
 
 	xsave := make([]byte, 16+832)
 	xsave[0], xsave[8], xsave[16] = 7, 7, 0x7F
-	s.ok(s.SetVCPUXSave(s.ctx, id, 0, xsave))
-	got, err = s.VCPUXSave(s.ctx, id, 0)
-	if s.ok(err); !bytes.Equal(got, xsave) {
-		s.Errorf("XSAVE state comes back as %d octets", len(got))
+	if s.has(XSave) {
+		s.ok(s.SetVCPUXSave(s.ctx, id, 0, xsave))
+		got, err = s.VCPUXSave(s.ctx, id, 0)
+		if s.ok(err); !bytes.Equal(got, xsave) {
+			s.Errorf("XSAVE state comes back as %d octets", len(got))
+		}
 	}
 	s.refused(s.SetVCPUXSave(s.ctx, id, 0, xsave[:16+831]), nil, "an XSAVE image one octet short")
 	s.refused(s.SetVCPUXSave(s.ctx, id, 0, xsave[:15]), nil, "XSAVE state without its head")
@@ -118,7 +121,9 @@ func hvmContext(s *suite) {
 		"a PIC in a PVH domain":  slices.Concat(header, pic, end),
 		"a context without HEAD": end,
 	} {
-		s.refused(s.SetHVMContext(s.ctx, id, blob), nil, what)
+		if what != "a record cut off" || s.has(Refusals) {
+			s.refused(s.SetHVMContext(s.ctx, id, blob), nil, what)
+		}
 	}
 	s.refused(s.SetHVMContext(s.ctx, pv, slices.Concat(header, end)), nil, "HVM context of a PV domain")
 	_, err := s.HVMContext(s.ctx, pv)
