@@ -157,7 +157,7 @@ func (s *saving) load(ctx context.Context, pfns []guest.PFN, b *xcstream.Batch, 
 	if err != nil {
 		return err
 	}
-	if err := s.fill(pfns, b, mapping, space); err != nil {
+	if err := guest.Access(func() error { return s.fill(pfns, b, mapping, space) }); err != nil {
 		return errors.Join(err, mapping.Close())
 	}
 	b.Release = mapping.Close

@@ -66,9 +66,8 @@ const (
 
 // DOMID_* that are no domains.
 const (
-	domSelf guest.DomID = 0x7FF0
-	domXen  guest.DomID = 0x7FF2 // owner of the M2P
-	domAny  guest.DomID = 0x7FF5 // createdomain: choose a number
+	domXen guest.DomID = 0x7FF2 // owner of the M2P
+	domAny guest.DomID = 0x7FF5 // createdomain: choose a number
 )
 
 // A header of a domctl is 16 octets: cmd, interface_version, domain and padding. Behind it is a union of 128. That of a

@@ -215,7 +215,6 @@ func (h *Host) VCPUMSRs(_ context.Context, id guest.DomID, n uint32) ([]guest.MS
 func (h *Host) SetVCPUMSRs(_ context.Context, id guest.DomID, n uint32, msrs []guest.MSR) error {
 	b := make([]byte, len(msrs)*sizeofMSR)
 	putMSRs(b, msrs)
-	var bad uint32
 	d, err := h.domctl(setVCPUMSRs, id, len(b))
 	if err != nil {
 		return err
@@ -225,7 +224,7 @@ func (h *Host) SetVCPUMSRs(_ context.Context, id guest.DomID, n uint32, msrs []g
 	le.PutUint32(d.u[4:], uint32(len(msrs)))
 	copy(d.buffer(8, len(b)), b)
 	if err := d.call(); err != nil {
-		if bad = le.Uint32(d.u[4:]); int(bad) < len(msrs) {
+		if bad := le.Uint32(d.u[4:]); int(bad) < len(msrs) {
 			return detail(err, "vCPU %d, MSR %#x", n, msrs[bad].Index)
 		}
 		return detail(err, "vCPU %d", n)
