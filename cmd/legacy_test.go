@@ -2,11 +2,14 @@ package cmd_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"xenferry/lib/legacy"
@@ -100,4 +103,83 @@ func checkLegacy(t *testing.T, h *simHost, witness string) {
 			t.Errorf("proof: %s", line)
 		}
 	}
+}
+
+// TestLegacyCheckpoint: the last whole checkpoint of a Remus image comes out of files and pipes alike, with the memory of
+// the checkpoints before and its own.
+func TestLegacyCheckpoint(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	w := &legacytest.Writer{Width: legacy.Width64}
+	w.Size(4096)
+	for i := range 3 {
+		entries := make([]uint64, 700)
+		for n := range entries {
+			entries[n] = uint64(i*100 + n)
+		}
+		w.Batch(entries, func(_ uint64, p []byte) { p[0] = byte(1 + i) })
+		w.VCPUInfo(0, 1)
+		w.Chunk(legacy.ChunkEnd)
+		w.MagicPFNs(1, 2, 3)
+		w.Blob(legacytest.HVMContext(1, func(b []byte) { b[0] = byte(1 + i) }))
+		w.QEMU(legacy.QEMULibxl, []byte{byte(1 + i)})
+	}
+	for cut, want := range map[int]string{0: "3", 1: "2"} {
+		if err := os.WriteFile(file("image"), w.B[:len(w.B)-cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		shell(t, `cd $1; convert-legacy -i image -o out -f libxl --last-checkpoint --report report; cat image | convert-legacy -i 0 -o 1 -f libxl --last-checkpoint | cmp - out`, dir)
+		shell(t, `cd $1; verify-v2 -q -i out; xl-stream unwrap --emulator-out emulator <out >libxc; test "$(od -An -tx1 emulator)" = " 0$2"`, dir, want)
+		shell(t, `cd $1; test $(verify-v2 --json -i libxc | python3 -c 'import json, sys; print(json.load(sys.stdin)["libxc"]["pages"]["with_data"] // 700)') = $2`, dir, want)
+		shell(t, `cd $1; test $(python3 -c 'import json; print(json.load(open("report"))["image"]["checkpoints"])') = $2`, dir, want)
+	}
+	shell(t, `cd $1; convert-legacy -i image -o first -f libxl; verify-v2 -q -i first; xl-stream unwrap --emulator-out emulator <first >libxc; test "$(od -An -tx1 emulator)" = " 01"`, dir)
+}
+
+// TestLegacyMemory: the command takes at most 64 MiB whatever it is given.
+func TestLegacyMemory(t *testing.T) {
+	size := int64(16 << 20)
+	if full() {
+		size = 1 << 30
+	}
+	start := &legacytest.Writer{Width: legacy.Width64}
+	start.Size(16)
+	start.Batch([]uint64{0}, func(uint64, []byte) {})
+	page := &legacytest.Writer{Width: legacy.Width64}
+	entries := make([]uint64, 1024)
+	for i := range entries {
+		entries[i] = uint64(i)
+	}
+	page.Batch(entries, func(uint64, []byte) {})
+	region := append(le32(0xffffffee, 8+32*65536, 1, 65535), bytes.Repeat(make([]byte, 32), 65536)...)
+	for name, part := range map[string][]byte{
+		"batches": page.B, "toolstack data": region, "zeros": make([]byte, 4096), "ones": bytes.Repeat([]byte{255}, 4096),
+	} {
+		for _, args := range [][]string{{}, {"--salvage"}, {"--last-checkpoint"}} {
+			cmd := exec.Command("convert-legacy", append([]string{"-i", "0", "-o", "/dev/null", "-w", "64", "-g", "hvm", "-f", "libxl"}, args...)...)
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			_, err = in.Write(start.B)
+			for n := int64(0); n < size && err == nil; n += int64(len(part)) {
+				_, err = in.Write(part) // the command may have seen enough
+			}
+			_ = in.Close()
+			_ = cmd.Wait()
+			if rss := cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss; rss > 64<<10 {
+				t.Errorf("%s, %v: %d KiB of memory", name, args, rss)
+			}
+		}
+	}
+}
+
+func le32(numbers ...uint32) (b []byte) {
+	for _, n := range numbers {
+		b = binary.LittleEndian.AppendUint32(b, n)
+	}
+	return b
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -43,7 +44,9 @@ func (in *input) close() {
 type output struct {
 	name string // as given
 	fd   int
-	path string // of a regular file opened here, else empty
+
+	mu   sync.Mutex // whoever is interrupted may abandon it while it is being opened
+	path string     // of a regular file opened here, else empty
 }
 
 // open opens what -o names; a file that is there is emptied.
@@ -57,6 +60,8 @@ func (o *output) open() (err error) {
 		return fmt.Errorf("open %s: %w", o.name, err)
 	}
 	if transport.IsRegular(o.fd) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
 		o.path, err = filepath.EvalSymlinks(o.name)
 	}
 	return err
@@ -72,6 +77,8 @@ func (o *output) close() error {
 
 // abandon leaves no file under its name that err kept from becoming whole, and says so with err.
 func (o *output) abandon(err error) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if o.path == "" {
 		return err
 	}

@@ -110,7 +110,7 @@ func convert(ctx context.Context, logs *logs, o *options, out *output) (err erro
 
 	image := legacy.NewReader(src, o.read)
 	result, err := legacy.Convert(dst, image, how)
-	logs.layout(o, image.Layout())
+	logs.layout(o, image)
 	err = errors.Join(err, rep.close(image.Layout(), result, err))
 	if result.Problems > 0 && how.Salvage {
 		if result.Missing != "" {
@@ -151,9 +151,14 @@ func (l *logs) failed(err error) {
 }
 
 // layout says what was found out.
-func (l *logs) layout(o *options, found legacy.Layout) {
-	if said := o.read.Layout; found.Width != 0 && found.Domain != 0 && (said.Width == 0 || said.Domain == 0) {
+func (l *logs) layout(o *options, image *legacy.Reader) {
+	said, found := o.read.Layout, image.Layout()
+	switch {
+	case found.Width == 0 || found.Domain == 0, said.Width != 0 && said.Domain != 0:
+	case image.Certain():
 		l.env.Log.Info().Msgf("the image has %v", found)
+	default:
+		l.env.Log.Warn().Msgf("the image looks like %v; where that is wrong, -w and -g say so", found)
 	}
 }
 

@@ -1,6 +1,7 @@
 package legacy
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math/bits"
@@ -12,12 +13,16 @@ import (
 
 // chunk takes a chunk.
 func (r *Reader) chunk() (Item, error) {
+	if err := r.lookAhead(); err != nil {
+		return nil, err
+	}
 	r.begin("chunk", 0)
 	n, err := r.u32()
 	if err != nil {
 		return nil, err
 	}
 	id := ChunkID(n)
+	r.afterSmall = id <= 0
 	r.name = id.String()
 	if id > 0 {
 		return r.pages(int64(id))
@@ -52,6 +57,27 @@ func (r *Reader) chunk() (Item, error) {
 		return r.compressed()
 	}
 	return nil, fmt.Errorf("%w: no writer has such a chunk", record.ErrUnknown)
+}
+
+// lookAhead takes many small chunks at once, which a hostile image may have without end: as long as END has not come, the
+// least that can follow is known, so that it is still the image's. Behind a batch that is not worth it.
+func (r *Reader) lookAhead() error {
+	if !r.afterSmall || r.off < r.ahead {
+		return nil
+	}
+	least := 4 + 4 + guest.PageSize // END, no unmapped PFNs, shared info
+	if r.layout.Domain == xcstream.DomainHVM {
+		least = 4 + magicPFNsSize + 4 // END, magic PFNs, empty HVM context
+		if !r.opts.SkipQEMU {
+			least += len(QEMULibxl)
+		}
+	}
+	head, err := r.src.Peek(least)
+	r.ahead = r.off + uint64(len(head))
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil // whoever needs more than there is says so
+	}
+	return err
 }
 
 // compressed takes a COMPRESSED_DATA chunk whole, as a shorter one is rather a truncated image than an unsupported one.

@@ -64,12 +64,15 @@ type Layout struct {
 	Domain xcstream.DomainType // 0 if not known
 }
 
-// Guest is the domain type as options write it: pv or hvm.
+// Guest is the domain type as options write it: pv or hvm; empty if it is not known.
 func (l Layout) Guest() string {
-	if l.Domain == xcstream.DomainPV {
+	switch l.Domain {
+	case xcstream.DomainPV:
 		return "pv"
+	case xcstream.DomainHVM:
+		return "hvm"
 	}
-	return "hvm"
+	return ""
 }
 
 // String is the layout for messages.

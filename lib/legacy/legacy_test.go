@@ -202,8 +202,14 @@ func TestErrors(t *testing.T) {
 
 // TestTakesExactly: however the input comes, not an octet behind the image is taken, and the output is the same.
 func TestTakesExactly(t *testing.T) {
+	images := []legacytest.Image{
+		{What: "shortest HVM image", NoQEMU: true, Format: legacy.LibXC, Data: unhex(t, "10000000 f7ffffff f7ffffff 00000000 "+strings.Repeat("00", 28))},
+		{What: "short PV image", Format: legacy.LibXL, Data: pvImage(legacy.Width64, func(w *legacytest.Writer) { w.Chunk(legacy.ChunkLastCheckpoint) })},
+	}
 	for seed := range uint64(20) {
-		img := legacytest.Genuine(seed)
+		images = append(images, legacytest.Genuine(seed))
+	}
+	for _, img := range images {
 		want, _, err := convert(img, true)
 		if err != nil {
 			t.Fatal(err)

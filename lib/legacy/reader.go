@@ -34,25 +34,29 @@ type Reader struct {
 	source
 	opts   Options
 	layout Layout
-	looks  Layout // by the first octets; zero if they look like nothing
-	why    error  // why they look like nothing
-	next   func() (Item, error)
 
-	size     Size
-	extLeft  int64 // octets of extended info not yet taken
-	width    int   // of the guest's words, octets
-	extended bool
-	xsave    uint32
-	online   []uint32 // in the order of the tail
-	vcpus    []uint32 // not yet taken in the tail
-	stale    bool     // online is an earlier checkpoint's
-	ended    bool     // END came
-	last     bool     // LAST_CHECKPOINT came
-	complete int      // checkpoints taken
-	toEnd    bool     // the payload is what is left of the input
-	entries  []byte
-	batch    Batch
-	seen     map[uint64]struct{}
+	looks   Layout // by the first octets; zero if they look like nothing
+	certain bool   // no writer makes an image of another layout begin so
+	why     error  // why they look like nothing
+	next    func() (Item, error)
+
+	size       Size
+	extLeft    int64 // octets of extended info not yet taken
+	width      int   // of the guest's words, octets
+	extended   bool
+	xsave      uint32
+	online     []uint32 // in the order of the tail
+	vcpus      []uint32 // not yet taken in the tail
+	stale      bool     // online is an earlier checkpoint's
+	ended      bool     // END came
+	afterSmall bool     // the chunk before was no page batch
+	ahead      uint64   // offset up to which small chunks were looked at
+	last       bool     // LAST_CHECKPOINT came
+	complete   int      // checkpoints taken
+	toEnd      bool     // the payload is what is left of the input
+	entries    []byte
+	batch      Batch
+	seen       map[uint64]struct{}
 }
 
 // NewReader returns a Reader of src. Where src is a record.Copier, that moves payloads.
@@ -64,6 +68,9 @@ func NewReader(src io.Reader, opts Options) *Reader {
 
 // Layout is the image's, once Size was returned.
 func (r *Reader) Layout() Layout { return r.layout }
+
+// Certain reports whether no other layout than Layout can be the image's.
+func (r *Reader) Certain() bool { return r.certain }
 
 // Offset is that of the next octet.
 func (r *Reader) Offset() uint64 { return r.off }
@@ -206,7 +213,7 @@ func (r *Reader) begins() (Item, error) {
 		return nil, err
 	}
 	looks, certain, why := Detect(head)
-	r.looks, r.why = looks, why
+	r.looks, r.why, r.certain = looks, why, certain
 	said := r.layout
 	if said.Width == 0 {
 		r.layout.Width = looks.Width

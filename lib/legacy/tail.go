@@ -77,9 +77,12 @@ func (r *Reader) vcpuXSave() (Item, error) {
 	return v, nil
 }
 
+// magicPFNsSize is the size of MagicPFNs in octets.
+const magicPFNsSize = 24
+
 func (r *Reader) magicPFNs() (Item, error) {
 	r.begin("magic PFNs", 0)
-	b, err := r.take(24)
+	b, err := r.take(magicPFNsSize)
 	r.next = r.hvmContext
 	return &MagicPFNs{le.Uint64(b), le.Uint64(b[8:]), le.Uint64(b[16:])}, err
 }
