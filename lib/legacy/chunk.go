@@ -41,7 +41,7 @@ func (r *Reader) chunk() (Item, error) {
 	case ChunkEnableVerify:
 		return &Marker{id}, nil
 	case ChunkEnableCompression:
-		return &Marker{id}, &Damage{fmt.Errorf("%w: what a compressed Remus image holds after its first checkpoint are differences to what its sender had sent", ErrUnsupported)}
+		return &Marker{id}, damage(ErrUnsupported, "what follows the first checkpoint are differences to what the sender had sent")
 	case ChunkTmem, ChunkTmemExtra:
 		return nil, fmt.Errorf("%w: transcendent memory has no form in a stream of today", ErrUnsupported)
 	case ChunkVCPUInfo:
