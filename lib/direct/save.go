@@ -105,27 +105,8 @@ func (s *saving) run(ctx context.Context) error {
 	if s.d.Suspended() {
 		s.opt.Live = false
 	}
-	return save.Run(ctx, &watched{g, s}, s.opt.Stream, s.opt.Options, s, s.meter)
-}
-
-// watched is a save.Guest whose log the guardian knows of.
-type watched struct {
-	save.Guest
-	s *saving
-}
-
-func (w *watched) StartLog(ctx context.Context) error {
-	if err := w.s.tell(func(st *guard.State) { st.StopLog = true }); err != nil {
-		return err
-	}
-	return w.Guest.StartLog(ctx)
-}
-
-func (w *watched) StopLog(ctx context.Context) error {
-	if err := w.Guest.StopLog(ctx); err != nil {
-		return err
-	}
-	return w.s.tell(func(st *guard.State) { st.StopLog = false })
+	s.opt.Logging = func(on bool) error { return s.tell(func(st *guard.State) { st.StopLog = on }) }
+	return save.Run(ctx, g, s.opt.Stream, s.opt.Options, s, s.meter)
 }
 
 // tell changes the state that the guardian knows.

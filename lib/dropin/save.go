@@ -30,42 +30,23 @@ func (o *operation) save(ctx context.Context, out io.Writer, g *guard.Guard) (er
 			err = errors.Join(err, o.conn.SwitchQEMULogDirty(last, o.call.Domain, false))
 		}()
 	}
-	s := &saving{operation: o, state: guard.State{Domain: o.info.ID, UUID: o.info.UUID}, guard: g}
-	opt := save.Options{Version: o.call.Version, Live: o.call.Live, Verify: o.call.Debug && o.call.Live}
+	s := &saving{operation: o}
+	opt := save.Options{
+		Version: o.call.Version, Live: o.call.Live, Verify: o.call.Debug && o.call.Live,
+		Logging: func(on bool) error {
+			return g.Tell(guard.State{Domain: o.info.ID, UUID: o.info.UUID, StopLog: on})
+		},
+	}
 	if o.call.StreamType == helper.Remus {
 		opt.Checkpoints = s
 	}
-	return save.Run(ctx, &watched{source, s}, out, opt, s, s)
+	return save.Run(ctx, source, out, opt, s, s)
 }
 
 // saving is the save.Control and save.Observer of a save for libxl.
 type saving struct {
 	*operation
-	guard *guard.Guard
-	state guard.State
 	round save.Round
-}
-
-// watched is a save.Guest whose log the guardian knows of.
-type watched struct {
-	save.Guest
-	s *saving
-}
-
-func (w *watched) StartLog(ctx context.Context) error {
-	w.s.state.StopLog = true
-	if err := w.s.guard.Tell(w.s.state); err != nil {
-		return err
-	}
-	return w.Guest.StartLog(ctx)
-}
-
-func (w *watched) StopLog(ctx context.Context) error {
-	if err := w.Guest.StopLog(ctx); err != nil {
-		return err
-	}
-	w.s.state.StopLog = false
-	return w.s.guard.Tell(w.s.state)
 }
 
 // Suspend implements save.Control.

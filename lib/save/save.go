@@ -21,6 +21,8 @@ type Options struct {
 	// Spec goes into an XENFERRY_DOMAIN record, so that the other end knows what domain to make. Nil writes none: what
 	// comes is then what stock Xen writes.
 	Spec *guest.Spec
+	// Logging, if not nil, is told before the log of dirty pages begins, and after it has ended; its error ends the save.
+	Logging func(on bool) error
 	// Checkpoints makes a stream of checkpoints (Remus) that ends when it says so, and has no END. Nil for a plain one.
 	Checkpoints Checkpoints
 }
@@ -61,6 +63,9 @@ func Run(ctx context.Context, g Guest, dst io.Writer, opt Options, ctl Control, 
 	}
 	if !opt.Live {
 		return s.stopped(ctx)
+	}
+	if err := s.tell(true); err != nil {
+		return err
 	}
 	if err := g.StartLog(ctx); err != nil {
 		return err
@@ -268,5 +273,15 @@ func (s *saver) stopLog(ctx context.Context) error {
 		return nil
 	}
 	s.logging = false
-	return s.g.StopLog(ctx)
+	if err := s.g.StopLog(ctx); err != nil {
+		return err
+	}
+	return s.tell(false)
+}
+
+func (s *saver) tell(on bool) error {
+	if s.opt.Logging == nil {
+		return nil
+	}
+	return s.opt.Logging(on)
 }
