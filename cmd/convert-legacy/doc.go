@@ -14,7 +14,8 @@
 //	-x, --xl                 there must be an xl header in front; without this one is taken if it is there
 //	    --skip-qemu          libxc format: do not read the QEMU record
 //	    --stream-version V   version of the libxc stream: 3 (default), or 2 for Xen 4.6 to 4.13
-//	    --last-checkpoint    of a Remus image, the last checkpoint that is whole (default: the first)
+//	    --last-checkpoint    of a Remus image, the last checkpoint that is whole (default: the first); reads to the input's
+//	                         end, unless the image says that there is no other checkpoint
 //	    --salvage            of a damaged image, convert what is whole, and say what is missing
 //	    --report FILE        write what each part became, or why it was dropped, as JSON
 //	-v, --verbose            a line on standard output for each part but page batches

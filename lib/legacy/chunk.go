@@ -52,7 +52,7 @@ func (r *Reader) chunk() (Item, error) {
 	case ChunkToolstack:
 		size, err := r.u32()
 		r.left = uint64(size)
-		return &Toolstack{size}, err
+		return &Toolstack{Size: size}, err
 	case ChunkCompressedData:
 		return r.compressed()
 	}

@@ -121,6 +121,7 @@ func (c *converter) toolstack(t *Toolstack) (became, dropped string, err error) 
 	case len(text) == 0:
 		return "", "it says nothing", nil
 	}
+	t.Text = text
 	c.text = append(c.text, text...)
 	return xlstream.TypeEmulatorXenstore.String(), "", nil
 }

@@ -2,6 +2,7 @@ package legacy
 
 import (
 	"fmt"
+	"strings"
 
 	"xenferry/lib/guest"
 	"xenferry/lib/xcstream"
@@ -82,7 +83,10 @@ func (p *Param) Index() uint64 { return chunkParams[p.ID] }
 type TSC guest.TSC
 
 // Toolstack is a TOOLSTACK chunk: u32 size, and libxl's data as the payload. See ParseToolstack.
-type Toolstack struct{ Size uint32 }
+type Toolstack struct {
+	Size uint32
+	Text []byte // what ParseToolstack made of it, once that is known
+}
 
 // Compressed is a COMPRESSED_DATA chunk: pages of a Remus checkpoint as differences to what the sender had sent. Their
 // length is a long by the writer; xc's converter takes a u32, and so does this. The data is the payload.
@@ -182,7 +186,14 @@ func (p *Param) String() string { return fmt.Sprintf("%v: %#x", p.ID, p.Value) }
 func (t *TSC) String() string {
 	return fmt.Sprintf("%v: mode %d, %d ns, %d kHz, incarnation %d", ChunkTSCInfo, t.Mode, t.NSec, t.KHz, t.Incarnation)
 }
-func (t *Toolstack) String() string { return fmt.Sprintf("%v: %d octets", ChunkToolstack, t.Size) }
+func (t *Toolstack) String() string {
+	s := fmt.Sprintf("%v: %d octets", ChunkToolstack, t.Size)
+	const most = 4096 // of text that anybody reads
+	if n := len(t.Text); n > 0 && n <= most {
+		s += fmt.Sprintf(" %q", strings.Split(string(t.Text[:n-1]), "\x00"))
+	}
+	return s
+}
 func (c *Compressed) String() string {
 	return fmt.Sprintf("%v: %d octets", ChunkCompressedData, c.Size)
 }
