@@ -16,7 +16,7 @@ func (r *Reader) chunk() (Item, error) {
 	if err := r.lookAhead(); err != nil {
 		return nil, err
 	}
-	r.begin("chunk", 0)
+	r.begin("chunk")
 	n, err := r.u32()
 	if err != nil {
 		return nil, err

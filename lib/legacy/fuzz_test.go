@@ -2,11 +2,13 @@ package legacy_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"runtime"
 	"runtime/debug"
 	"testing"
+	"unicode/utf8"
 
 	"xenferry/lib/guest"
 	"xenferry/lib/legacy"
@@ -162,4 +164,34 @@ func TestMemory(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzParseToolstack: what is taken becomes strings that end with NUL, two or three pairs for each region, with no octet that
+// is not text.
+func FuzzParseToolstack(f *testing.F) {
+	for _, w := range []legacy.Width{legacy.Width32, legacy.Width64} {
+		img := &legacytest.Writer{Width: w}
+		img.Toolstack([]legacytest.Region{{Phys: 1, Start: 2, Size: 3, Name: []byte("vga.ram\x00")}, {Phys: 4}}, [4]byte{1, 2, 3, 4})
+		f.Add(img.B[8:], w == legacy.Width64)
+		f.Add(img.B[8:len(img.B)-1], w == legacy.Width64)
+	}
+	f.Add([]byte{}, false)
+	f.Fuzz(func(t *testing.T, data []byte, wide bool) {
+		w := legacy.Width32
+		if wide {
+			w = legacy.Width64
+		}
+		text, err := legacy.ParseToolstack(data, w)
+		switch {
+		case err != nil && (text != nil || !record.IsInvalid(err)):
+			t.Fatalf("%q, %v", text, err)
+		case err != nil || len(text) == 0:
+			return
+		case text[len(text)-1] != 0 || !utf8.Valid(text) || !bytes.HasPrefix(text, []byte("physmap/")):
+			t.Fatalf("%q", text)
+		}
+		if n, regions := bytes.Count(text, []byte{0}), int(binary.LittleEndian.Uint32(data[4:])); n < 4*regions {
+			t.Fatalf("%d strings for %d regions", n, regions)
+		}
+	})
 }

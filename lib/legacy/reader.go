@@ -91,10 +91,14 @@ func (r *Reader) Next() (Item, error) {
 		return nil, err
 	}
 	item, err := r.next()
-	if err != nil && err != io.EOF {
-		err = r.explain(r.wrap(err))
+	if err == nil || err == io.EOF {
+		return item, err
 	}
-	return item, err
+	var hurt *Damage
+	if !errors.As(err, &hurt) {
+		item = nil
+	}
+	return item, r.explain(r.wrap(err))
 }
 
 // Damage is an error that leaves the Reader's place known: the item that came with it is what is good of it.
@@ -165,7 +169,7 @@ const xendMagic = "LinuxGuestRecord"
 
 // headers takes what stands in front of the image, and then begins it.
 func (r *Reader) headers() (Item, error) {
-	r.begin("image", 0)
+	r.begin("image")
 	head, err := r.src.Peek(len(xlstream.XLMagic))
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, err
@@ -182,7 +186,7 @@ func (r *Reader) headers() (Item, error) {
 }
 
 func (r *Reader) xlHeader() (Item, error) {
-	r.begin("xl header", 0)
+	r.begin("xl header")
 	if err := r.readFull(make([]byte, len(xlstream.XLMagic))); err != nil {
 		return nil, err
 	}
@@ -193,7 +197,7 @@ func (r *Reader) xlHeader() (Item, error) {
 }
 
 func (r *Reader) xendHeader() (Item, error) {
-	r.begin("xend header", 0)
+	r.begin("xend header")
 	b, err := r.take(len(xendMagic) + 4)
 	if err != nil {
 		return nil, err
@@ -207,7 +211,7 @@ func (r *Reader) xendHeader() (Item, error) {
 
 // begins finds out how the image is laid out, and takes p2m_size.
 func (r *Reader) begins() (Item, error) {
-	r.begin("image", 0)
+	r.begin("image")
 	head, err := r.src.Peek(DetectSize)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil, err
@@ -227,7 +231,7 @@ func (r *Reader) begins() (Item, error) {
 	case certain && looks != r.layout:
 		return nil, fmt.Errorf("%w: not an image of %v", record.ErrValue, r.layout)
 	}
-	r.begin("p2m_size", 0)
+	r.begin("p2m_size")
 	if r.size.PFNs, err = r.long(r.layout.Width); err != nil {
 		return nil, err
 	}
@@ -239,7 +243,7 @@ func (r *Reader) begins() (Item, error) {
 }
 
 func (r *Reader) extInfo() (Item, error) {
-	r.begin("extended info", 0)
+	r.begin("extended info")
 	marker, err := r.long(r.layout.Width)
 	if err != nil {
 		return nil, err
@@ -257,7 +261,7 @@ func (r *Reader) block() (Item, error) {
 	if r.extLeft <= 0 {
 		return r.p2mList()
 	}
-	r.begin("extended info", 0)
+	r.begin("extended info")
 	head, err := r.take(8)
 	if err != nil {
 		return nil, err
@@ -302,7 +306,7 @@ func (r *Reader) vcpuBlock(b *Block) error {
 }
 
 func (r *Reader) p2mList() (Item, error) {
-	r.begin("P2M frame list", 0)
+	r.begin("P2M frame list")
 	switch {
 	case r.width == 0:
 		return nil, fmt.Errorf("%w: extended info without a %q block, so that the guest's width is not known", record.ErrMissing, blockVCPU)

@@ -19,8 +19,8 @@ type source struct {
 	buf   []byte
 }
 
-// begin starts an item at the next octet, or, with unread octets of it taken already, before that.
-func (s *source) begin(name string, taken uint64) { s.start, s.name = s.off-taken, name }
+// begin starts an item at the next octet.
+func (s *source) begin(name string) { s.start, s.name = s.off, name }
 
 // wrap gives err the offset and name of the current item.
 func (s *source) wrap(err error) error {

@@ -16,7 +16,7 @@ func (r *Reader) tail() (Item, error) {
 	if r.layout.Domain == xcstream.DomainHVM {
 		return r.magicPFNs()
 	}
-	r.begin("unmapped PFNs", 0)
+	r.begin("unmapped PFNs")
 	count, err := r.u32()
 	r.left = uint64(count) * uint64(r.layout.Width)
 	r.vcpus, r.next = r.online, r.vcpu
@@ -26,7 +26,7 @@ func (r *Reader) tail() (Item, error) {
 // vcpu takes the context of the next vCPU, or what is behind the last.
 func (r *Reader) vcpu() (Item, error) {
 	if len(r.vcpus) == 0 {
-		r.begin("shared info", 0)
+		r.begin("shared info")
 		r.left, r.next = guest.PageSize, r.checkpoint
 		return &SharedInfo{}, nil
 	}
@@ -41,7 +41,7 @@ func (r *Reader) vcpu() (Item, error) {
 // state is an item of the current vCPU.
 func (r *Reader) state(t xcstream.Type, size uint64) *VCPUState {
 	v := &VCPUState{ID: r.vcpus[0], Type: t, Size: size}
-	r.begin(v.Name(), 0)
+	r.begin(v.Name())
 	r.left = size
 	return v
 }
@@ -81,14 +81,14 @@ func (r *Reader) vcpuXSave() (Item, error) {
 const magicPFNsSize = 24
 
 func (r *Reader) magicPFNs() (Item, error) {
-	r.begin("magic PFNs", 0)
+	r.begin("magic PFNs")
 	b, err := r.take(magicPFNsSize)
 	r.next = r.hvmContext
 	return &MagicPFNs{le.Uint64(b), le.Uint64(b[8:]), le.Uint64(b[16:])}, err
 }
 
 func (r *Reader) hvmContext() (Item, error) {
-	r.begin("HVM context", 0)
+	r.begin("HVM context")
 	size, err := r.u32()
 	r.left, r.next = uint64(size), r.qemu
 	if r.opts.SkipQEMU {
@@ -98,7 +98,7 @@ func (r *Reader) hvmContext() (Item, error) {
 }
 
 func (r *Reader) qemu() (Item, error) {
-	r.begin("QEMU record", 0)
+	r.begin("QEMU record")
 	b, err := r.take(len(QEMULibxl))
 	if err != nil {
 		return nil, err
@@ -124,7 +124,7 @@ func (r *Reader) checkpoint() (Item, error) {
 	if !r.opts.Checkpoints || r.last {
 		return nil, io.EOF
 	}
-	r.begin("checkpoint", 0)
+	r.begin("checkpoint")
 	switch head, err := r.src.Peek(4); {
 	case len(head) == 0 && errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, io.EOF
