@@ -54,6 +54,25 @@ func (v *iovec) peek(dst []byte) int {
 	return n
 }
 
+// poke copies src to what is left, which must have room for it.
+func (v *iovec) poke(src []byte) {
+	for _, e := range v.left {
+		if src = src[copy(unsafe.Slice(e.Base, e.Len), src):]; len(src) == 0 {
+			break
+		}
+	}
+	runtime.KeepAlive(v.bufs)
+}
+
+// size is how many octets are left.
+func (v *iovec) size() int {
+	n := 0
+	for _, e := range v.left {
+		n += int(e.Len)
+	}
+	return n
+}
+
 // advance drops n octets from the front.
 func (v *iovec) advance(n int) {
 	for n > 0 {

@@ -85,6 +85,7 @@ type Reader struct {
 	poll bool // a read may wait: ask first, so that it can be cancelled
 	wake int  // eventfd, readable once ctx is done
 	iov  iovec
+	copy []byte // for what cannot be read to its place; nil until that was met
 }
 
 // NewReader returns a Reader of fd, for as long as ctx lasts.
@@ -155,13 +156,35 @@ func (r *Reader) cause(err error) error {
 func (r *Reader) ReadVec(bufs [][]byte) (int, error) {
 	total := 0
 	for r.iov.set(bufs); !r.iov.done(); {
-		n, err := r.read(func() (int, error) { return r.iov.call(unix.SYS_READV, r.fd) })
+		n, err := r.readSome()
 		total += n
 		if err != nil {
 			return total, err
 		}
 	}
 	return total, nil
+}
+
+// readSome reads some of what is left: to its place, unless that has failed before. Like a Writer's, it may be memory that
+// a file refuses.
+func (r *Reader) readSome() (int, error) {
+	if r.copy == nil {
+		n, err := r.read(func() (int, error) { return r.iov.call(unix.SYS_READV, r.fd) })
+		if !errors.Is(err, unix.EFAULT) {
+			return n, err
+		}
+		r.copy = make([]byte, copySize)
+	}
+	part := r.copy[:min(r.iov.size(), copySize)] // and not an octet more
+	n, err := r.read(func() (int, error) { return unix.Read(r.fd, part) })
+	if err != nil {
+		return 0, err
+	}
+	if err := guest.Access(func() error { r.iov.poke(part[:n]); return nil }); err != nil {
+		return 0, fmt.Errorf("read descriptor %d: %w", r.fd, err)
+	}
+	r.iov.advance(n)
+	return n, nil
 }
 
 // Writer writes to a descriptor. Some pin the memory that they are given, such as a file on 9p without a cache. Memory

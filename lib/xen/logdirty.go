@@ -44,6 +44,8 @@ func (h *Host) SetLogDirty(_ context.Context, id guest.DomID, on bool) error {
 // logDirtyError says what Xen's refusals of a log mean.
 func (h *Host) logDirtyError(err error, on bool) error {
 	switch {
+	case !on && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)):
+		return nil // a PV domain where Xen has no shadow paging: there is no log to end
 	case !on:
 		return err
 	case errors.Is(err, unix.EINVAL):

@@ -20,9 +20,9 @@ type Lack string
 // What Xen lacks of the simulated host, always or on some machines.
 const (
 	LogOfMappings Lack = "the log of dirty pages tells what a toolstack wrote through a mapping"
-	Refusals      Lack = "the frame of shared_info cannot be taken back, and nothing may follow an HVM context's END"
+	Refusals      Lack = "a frame in use cannot be taken back, a refused pin leaves no types, and nothing may follow an HVM context's END"
 	PV32          Lack = "32-bit PV domains"
-	XSave         Lack = "a processor with XSAVE and AVX"
+	Processor     Lack = "a processor with XSAVE, AVX and RDTSCP"
 )
 
 // Run runs the suite. open opens a host with some hundred free pages, for one test; it may be one host for all.
