@@ -15,6 +15,7 @@ func main() { cli.Main(doc, run) }
 // commands are the words that may follow the program's name.
 var commands = map[string]func(ctx context.Context, env *cli.Env, args []string) error{
 	"unwrap": unwrap,
+	"wrap":   wrap,
 }
 
 func run(ctx context.Context, env *cli.Env) error {

@@ -1,5 +1,5 @@
-// Package filter takes the layers of a saved or migrating domain apart while its octets pass by: xl header, libxl stream,
-// libxc stream.
+// Package filter takes the layers of a saved or migrating domain apart, or puts them around it, while its octets pass by: xl
+// header, libxl stream, libxc stream.
 package filter
 
 import (
@@ -22,6 +22,11 @@ const (
 	LayerLibxl
 	LayerLibxc
 )
+
+// String is the program that reads such a stream.
+func (l Layer) String() string {
+	return [...]string{LayerXL: "xl", LayerLibxl: "libxl", LayerLibxc: "libxc"}[l]
+}
 
 // DetectSize is how many octets Detect looks at.
 const DetectSize = 8
@@ -163,6 +168,12 @@ func (u *unwrapper) libxlRecord(r *xlstream.Reader, t xlstream.Type) error {
 	return r.Decode(t.New())
 }
 
+// libxc passes the libxc stream on.
+func (u *unwrapper) libxc() (domain xcstream.DomainType, err error) {
+	domain, u.off, err = passLibxc(u.src, u.out.Image, u.off)
+	return domain, err
+}
+
 // emit has write fill what open opens. A nil open is none asked for.
 func emit(open func() (io.WriteCloser, error), what string, write func(io.Writer) error) error {
 	if open == nil {
@@ -176,69 +187,4 @@ func emit(open func() (io.WriteCloser, error), what string, write func(io.Writer
 		return fmt.Errorf("write %s: %w", what, err)
 	}
 	return nil
-}
-
-// libxc passes a libxc stream on, up to and including END.
-func (u *unwrapper) libxc() (xcstream.DomainType, error) {
-	r := xcstream.NewReader(passing{u.src, u.out.Image}, record.Lenient, u.off)
-	if err := r.Headers(); err != nil {
-		return 0, err
-	}
-	order := xcstream.NewOrder(record.Lenient, r.Image.Version, r.Domain.Type)
-	for {
-		t, _, err := r.Next()
-		if err != nil {
-			return 0, err
-		}
-		if t == xcstream.TypeCheckpoint {
-			return 0, r.Wrap(fmt.Errorf("%w: a stream with checkpoints cannot be taken apart", record.ErrOrder))
-		}
-		if _, err := order.Next(t); err != nil {
-			return 0, r.Wrap(err)
-		}
-		if t.IsVCPU() {
-			if err := noteVCPU(r, order, t); err != nil {
-				return 0, err
-			}
-		}
-		if err := r.Skip(); err != nil {
-			return 0, err
-		}
-		if t == xcstream.TypeEnd {
-			u.off = r.Offset()
-			return r.Domain.Type, nil
-		}
-	}
-}
-
-// noteVCPU takes the head of a vCPU record and tells order of it.
-func noteVCPU(r *xcstream.Reader, order *xcstream.Order, t xcstream.Type) error {
-	var head [8]byte
-	if err := r.ReadFull(head[:]); err != nil {
-		return err
-	}
-	return r.Wrap(order.VCPU(t, binary.LittleEndian.Uint32(head[:]), int(r.Left())))
-}
-
-// passing is a source whose octets all go on to dst, whoever reads or skips them.
-type passing struct {
-	src *record.Peeker
-	dst io.Writer
-}
-
-func (p passing) Read(b []byte) (int, error) {
-	n, err := p.src.Read(b)
-	if n > 0 {
-		if _, err := p.dst.Write(b[:n]); err != nil {
-			return n, err
-		}
-	}
-	return n, err
-}
-
-func (p passing) CopyTo(w io.Writer, n uint64) (uint64, error) {
-	if w == io.Discard {
-		return p.src.CopyTo(p.dst, n)
-	}
-	return p.src.CopyTo(io.MultiWriter(p.dst, w), n)
 }
