@@ -7,6 +7,7 @@
 stock=/usr/lib/xen-$XEN_RELEASE/bin/libxl-save-helper # XEN_RELEASE is dom0-init's
 HELPER=${HELPER:-$stock}                              # what 'ours' means: stock until something else is named
 logs=/var/log/xen
+[ -d /tmp/bin ] || cp -r /share/bin /tmp/bin # programs on the share start slowly
 
 die() { echo "FAIL: $*"; exit 1; }
 now() { read -r seconds _ </proc/uptime; echo "$seconds"; } # s since dom0's boot, to 10 ms
@@ -29,10 +30,11 @@ capabilities() {
   echo "xen_caps: $(xen_caps)"
 }
 
-# has is for pv, pv32, hvm, hap, shadow: PV guests have no other log-dirty than that of shadow paging.
+# has is for pv, pv32, hvm, hap, shadow, and qemu, a device model in the share. PV guests have no other log-dirty than that of shadow paging.
 has() {
   case $1 in
     pv32) xen_caps | grep -qw xen-3.0-x86_32p ;;
+    qemu) [ -x /share/q/dm ] ;;
     pv) xen_caps | grep -qw xen-3.0-x86_64 ;;
     *) virt_caps | grep -qw "$1" ;;
   esac
@@ -40,8 +42,8 @@ has() {
 
 # --- guests
 
-# create starts a guest: KIND is pv64, pv32 or pvh, of the small guest, or linux-pv64 or linux-pvh. Further words are lines of
-# its configuration, or extra=WORDS for its command line.
+# create starts a guest: KIND is pv64, pv32 or pvh, of the small guest, or linux-pv64, linux-pvh or linux-hvm. Further words are
+# lines of its configuration, or extra=WORDS for its command line.
 create() { # NAME KIND [LINE...]
   name=$1 kind=$2 extra='' lines=''
   shift 2
@@ -55,11 +57,22 @@ create() { # NAME KIND [LINE...]
   {
     echo "name=\"$name\""
     case $kind in
-      linux-*) echo 'kernel="/data/vmlinuz"'; echo 'ramdisk="/data/guest.img"'; echo 'memory=112'
-        extra="console=hvc0 quiet blob=2 hot=16 pause=1000000 $extra" ;;
-      *) echo "kernel=\"/share/guest/$kind\""; echo 'memory=16' ;;
+      linux-*)
+        case $kind in *hvm) memory=160 ;; *) memory=112 ;; esac # less is too little for Debian's kernel
+        printf '%s\n' 'kernel="/data/vmlinuz"' 'ramdisk="/data/guest.img"' "memory=$memory"
+        extra="console=hvc0 quiet blob=2 hot=16 pause=1000000 $extra"
+        ;;
+      *) printf '%s\n' "kernel=\"/share/guest/$kind\"" 'memory=16' ;;
     esac
-    case $kind in *pvh) echo 'type="pvh"' ;; esac
+    case $kind in
+      *pvh) echo 'type="pvh"' ;;
+      *hvm)
+        [ -d /tmp/q ] || cp -r /share/q /tmp/q
+        printf '%s\n' 'type="hvm"' 'serial="pty"' 'vga="none"' 'nographic=1' 'xen_platform_pci=1' \
+          'device_model_version="qemu-xen"' 'device_model_override="/tmp/q/dm"' 'firmware_override="/tmp/q/hvmloader"' \
+          'bios="seabios"' 'bios_path_override="/tmp/q/data/bios-256k.bin"'
+        ;;
+    esac
     echo "vcpus=1"
     echo "extra=\"$extra\""
     echo "$lines"
@@ -73,6 +86,7 @@ state_of() { xl list "$1" 2>/dev/null | awk 'NR > 1 {print $5}'; } # as xl list 
 
 # beats prints all that a guest ever said; a migration target's console is logged under another name.
 beats() { cat "$logs/guest-$1.log" "$logs/guest-$1--incoming.log" 2>/dev/null | tr -d '\r'; }
+forget() { for l in "$logs/guest-$1"*.log; do : >"$l"; done; } # what a guest said, before another of its name begins
 last_beat() { beats "$1" | sed -n 's/^BEAT \([0-9]*\) .*/\1/p' | sort -n | tail -n 1; }
 
 # proves waits until a guest has beaten again, twice, and wants every word it ever said to be of sound memory. Further words must
@@ -176,3 +190,12 @@ helper_of() { # DOMID
 no_helper() { ! helper_of "$1" >/dev/null; } # DOMID
 
 suspended() { case $(xl list "$1" | awk 'NR > 1 {print $5}') in *s*) ;; *) return 1 ;; esac; } # DOMID
+
+# --- the other lab of a pair
+
+# on_peer runs a shell command there, prints what it prints and has its status.
+on_peer() { # COMMAND
+  sh /share/lab/peer "( $1 ) 2>&1; echo peer=\$?" </dev/null >/tmp/peer.out
+  grep -v '^peer=' /tmp/peer.out
+  [ "$(sed -n 's/^peer=//p' /tmp/peer.out)" = 0 ]
+}

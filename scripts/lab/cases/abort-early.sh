@@ -22,7 +22,7 @@ esac
 killall -q -KILL sleep # stuck's: the receiver now sees an end of its input
 wait "$migration" && die "xl migrate: exit status 0"
 no_helper "$id" || die "its save helper still runs"
-proves g resumed=0 cancelled=0
+proves g suspended=0
 if log_dirty "$id"; then
   case $HELPER,$2 in "$stock,kill" | "$stock,receiver") ;; *) die "log-dirty is still on" ;; esac
   echo "log-dirty is still on, as the stock helper leaves it when a signal kills it"

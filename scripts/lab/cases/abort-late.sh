@@ -32,5 +32,5 @@ case $2 in
     ;;
 esac
 [ "$status" != 0 ] || die "xl save: exit status 0"
-proves g resumed=0 cancelled=1
+proves g suspended=1 resumed=0
 if log_dirty "$id"; then die "log-dirty is still on"; fi

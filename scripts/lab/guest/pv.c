@@ -20,7 +20,7 @@ static unsigned long cr3_of(unsigned long mfn) { return mfn << PAGE_SHIFT | mfn 
 static struct start_info *start;
 static unsigned long *p2m;
 static unsigned long top; /* PFN of the topmost page table */
-static int tree;          /* P2M told of as a list of lists of frames, not by address */
+static int tree;          /* tell of the P2M as lists of frames only, not by address, too */
 
 static pte_t tables[MAX_PAGES / 512][512] __attribute__((aligned(PAGE_SIZE)));
 static unsigned long frames[PER_PAGE] __attribute__((aligned(PAGE_SIZE)));      /* of the P2M */
@@ -101,18 +101,13 @@ static void attach(void)
 	for (i = 0; i < sizeof(s->evtchn_mask) / sizeof(long); i++)
 		s->evtchn_mask[i] = ~0ul;
 	s->max_pfn = start->nr_pages;
-	if (tree) {
-		for (i = 0; i < leaves; i++)
-			frames[i] = p2m[pfn_of(p2m) + i];
-		frames_list[0] = p2m[pfn_of(frames)];
-		s->p2m_cr3 = 0;
-		s->pfn_to_mfn_frame_list_list = p2m[pfn_of(frames_list)];
-	} else {
-		s->pfn_to_mfn_frame_list_list = 0;
-		s->p2m_vaddr = (unsigned long)p2m;
-		mb();
-		s->p2m_cr3 = cr3_of(p2m[top]);
-	}
+	for (i = 0; i < leaves; i++)
+		frames[i] = p2m[pfn_of(p2m) + i];
+	frames_list[0] = p2m[pfn_of(frames)];
+	s->pfn_to_mfn_frame_list_list = p2m[pfn_of(frames_list)];
+	s->p2m_vaddr = (unsigned long)p2m;
+	mb();
+	s->p2m_cr3 = tree ? 0 : cr3_of(p2m[top]); /* not 0: the address is good, which savers prefer */
 	platform.shared = s;
 	platform.store_port = start->store_evtchn;
 	platform.console_port = start->console_evtchn;
