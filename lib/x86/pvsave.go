@@ -122,6 +122,9 @@ func (s *PVSave) Load(ctx context.Context, pfns []guest.PFN, b *xcstream.Batch) 
 	for i, p := range pfns {
 		s.sentFrames[p] = uint32(s.batch.gfns[i])
 	}
+	for _, p := range b.Deferred {
+		s.sentFrames[p] = math.MaxUint32
+	}
 	return nil
 }
 
@@ -170,12 +173,11 @@ func (s *PVSave) Suspended(ctx context.Context) ([]xcstream.Record, guest.Bitmap
 	if uint32(now.last) != s.told.End || !slices.Equal(now.frames, s.told.Frames) {
 		records = append(records, s.p2mRecord())
 	}
-	set, err := s.changed(ctx, s)
-	if err != nil {
-		return nil, nil, err
-	}
+	s.ahead = answers{}
+	set := guest.NewBitmap(s.frames)
 	for p, frame := range s.sentFrames {
-		if uint32(now.mfn(guest.PFN(p))) != frame && s.sent.get(guest.PFN(p)) != guest.XTab {
+		// A page that becomes a page table or ceases to be one shows in the log; one that gets another frame need not.
+		if !s.loaded || uint32(now.mfn(guest.PFN(p))) != frame {
 			set.Set(uint64(p))
 		}
 	}

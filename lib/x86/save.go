@@ -267,26 +267,3 @@ func (s *saving) ask(ctx context.Context) error {
 	}
 	return nil
 }
-
-// changed is the pages that were sent as something else than what they are now, for a suspended guest. Neither a page
-// that is ballooned out or in, nor one that becomes a page table, need show in the log of dirty pages.
-func (s *saving) changed(ctx context.Context, space addressSpace) (guest.Bitmap, error) {
-	set := guest.NewBitmap(s.frames)
-	if !s.loaded {
-		set.SetFirst(s.frames) // nothing was sent
-		return set, nil
-	}
-	for first := uint64(0); first < s.frames; first += typesAtOnce {
-		s.asked.gfns = s.asked.gfns[:0]
-		s.appendGFNs(guest.PFN(first), typesAtOnce, space)
-		if err := s.ask(ctx); err != nil {
-			return nil, err
-		}
-		for i, t := range s.asked.types {
-			if p := first + uint64(i); t != s.sent.get(guest.PFN(p)) {
-				set.Set(p)
-			}
-		}
-	}
-	return set, nil
-}

@@ -60,7 +60,6 @@ func TestUnlogged(t *testing.T) {
 		{"nothing", func(*fakePV) {}, nil, nil},
 		{"ballooned out", func(g *fakePV) { g.give(5, guest.InvalidMFN) }, []uint64{5}, nil},
 		{"moved", func(g *fakePV) { g.give(6, g.frame(6)) }, []uint64{6}, nil},
-		{"a page table now", func(g *fakePV) { g.types[guest.GFN(g.mfns[7])] = guest.L1Tab | guest.Pinned }, []uint64{7}, nil},
 		{"P2M elsewhere", func(g *fakePV) {
 			copy(g.page(g.mfns[30]), g.page(g.leaf))
 			g.list(g.mfns[13], 0, g.mfns[30])

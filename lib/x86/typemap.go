@@ -34,3 +34,14 @@ func (m typeMap) set(p guest.PFN, t guest.PageType) {
 	shift := p % 2 * 4
 	m[p/2] = m[p/2]&^(0xF<<shift) | byte(t)<<shift
 }
+
+// mixed reports whether some of the PFNs from first up to end are pages and some are not.
+func (m typeMap) mixed(first, end uint64) bool {
+	pages := uint64(0)
+	for p := first; p < end; p++ {
+		if m.get(guest.PFN(p)).HasData() {
+			pages++
+		}
+	}
+	return pages != 0 && pages != end-first
+}
