@@ -11,6 +11,7 @@ import (
 
 	"xenferry/lib/cli"
 	"xenferry/lib/legacy"
+	"xenferry/lib/record"
 	"xenferry/lib/transport"
 )
 
@@ -111,8 +112,9 @@ func convert(ctx context.Context, logs *logs, o *options, out *output) (err erro
 	image := legacy.NewReader(src, o.read)
 	result, err := legacy.Convert(dst, image, how)
 	logs.layout(o, image)
+	damaged := record.IsInvalid(err) || errors.Is(err, legacy.ErrUnsupported)
 	err = errors.Join(err, rep.close(image.Layout(), result, err))
-	if result.Problems > 0 && how.Salvage {
+	if damaged && how.Salvage {
 		if result.Missing != "" {
 			logs.env.Log.Warn().Msg("missing in the output: " + result.Missing)
 		}

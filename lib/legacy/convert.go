@@ -75,7 +75,7 @@ func Convert(dst io.Writer, r *Reader, how Conversion) (Result, error) {
 	c := &converter{Conversion: how, r: r, out: sink{w: dst}}
 	c.pages, c.state = &c.out, &c.out
 	err := c.run()
-	return Result{r.Offset(), c.out.off, r.complete, len(c.problems), c.missing}, err
+	return Result{r.Offset(), c.out.off, r.complete, c.found, c.missing}, err
 }
 
 type converter struct {
@@ -87,11 +87,12 @@ type converter struct {
 
 	params   xcstream.HVMParams
 	tsc      *TSC
-	text     []byte // of EMULATOR_XENSTORE_DATA
-	oldText  bool   // text is an earlier checkpoint's
-	endDue   bool   // the libxc stream lacks only its END
-	whole    bool   // the libxc stream is whole
-	problems []error
+	text     []byte  // of EMULATOR_XENSTORE_DATA
+	oldText  bool    // text is an earlier checkpoint's
+	endDue   bool    // the libxc stream lacks only its END
+	whole    bool    // the libxc stream is whole
+	problems []error // the first that were found
+	found    int     // problems
 	missing  string
 }
 
@@ -137,9 +138,18 @@ func (c *converter) run() error {
 const maxProblems = 20
 
 func (c *converter) problem(err error) {
-	if len(c.problems) < maxProblems {
+	if c.found++; c.found <= maxProblems {
 		c.problems = append(c.problems, err)
 	}
+}
+
+// damages is all the damage that was found, as an error.
+func (c *converter) damages() error {
+	err := errors.Join(c.problems...)
+	if more := c.found - len(c.problems); more > 0 {
+		err = errors.Join(err, fmt.Errorf("and %d more", more))
+	}
+	return err
 }
 
 // convert makes of an item what becomes of it.

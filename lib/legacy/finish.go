@@ -1,7 +1,6 @@
 package legacy
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -123,7 +122,7 @@ func (c *converter) finish() error {
 			return err
 		}
 	}
-	return errors.Join(c.problems...)
+	return c.damages()
 }
 
 // abandon ends what salvaged an image that is not whole.
@@ -139,7 +138,7 @@ func (c *converter) abandon() error {
 		}
 	}
 	c.missing = strings.Join(c.lacks(), ", ")
-	return errors.Join(c.problems...)
+	return c.damages()
 }
 
 // lacks is what the output does not have.

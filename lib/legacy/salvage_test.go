@@ -128,6 +128,19 @@ func TestSalvageDamage(t *testing.T) {
 	}
 }
 
+// TestSalvageMuch: of many damages the first are told, and how many more there are.
+func TestSalvageMuch(t *testing.T) {
+	data := hvmImage(legacy.Width32, func(w *legacytest.Writer) {
+		for range 50 {
+			w.Chunk(legacy.ChunkEnableCompression)
+		}
+	}, nothing)
+	_, result, err := salvage(t, legacytest.Image{Data: data, NoQEMU: true, Format: legacy.LibXC})
+	if err == nil || result.Problems != 50 || strings.Count(err.Error(), "ENABLE_COMPRESSION") != 20 || !strings.HasSuffix(err.Error(), "\nand 30 more") {
+		t.Errorf("%+v, %v", result, err)
+	}
+}
+
 func unknownBlock(width legacy.Width) []byte {
 	rest := pvImage(width, nothing)[2*width+4+8+xcstream.VCPUContextSize64:]
 	w := &legacytest.Writer{Width: width}
