@@ -58,22 +58,19 @@ func Run(ctx context.Context, g Guest, dst io.Writer, opt Options, ctl Control, 
 		s.opt.Policy = Default
 	}
 	defer s.w.close()
+	if opt.Live { // before the first octet: a guest whose writes cannot be logged is refused
+		if err := s.startLog(ctx); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, s.stopLog(context.WithoutCancel(ctx))) }()
+	}
 	if err := s.head(ctx); err != nil {
 		return err
 	}
-	if !opt.Live {
-		return s.stopped(ctx)
-	}
-	if err := s.tell(true); err != nil {
-		return err
-	}
-	if err := g.StartLog(ctx); err != nil {
-		return err
-	}
-	s.logging = true
-	defer func() { err = errors.Join(err, s.stopLog(context.WithoutCancel(ctx))) }()
-	if err := s.live(ctx); err != nil {
-		return err
+	if opt.Live {
+		if err := s.live(ctx); err != nil {
+			return err
+		}
 	}
 	return s.stopped(ctx)
 }
@@ -265,6 +262,17 @@ func (s *saver) send(ctx context.Context, kind RoundKind, count uint64) error {
 		s.deferred.Set(uint64(p))
 	}
 	s.obs.Done()
+	return nil
+}
+
+func (s *saver) startLog(ctx context.Context) error {
+	if err := s.tell(true); err != nil {
+		return err
+	}
+	if err := s.g.StartLog(ctx); err != nil {
+		return err
+	}
+	s.logging = true
 	return nil
 }
 

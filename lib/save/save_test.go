@@ -138,7 +138,7 @@ func read(t *testing.T, stream []byte) (types []xcstream.Type, pages [][]guest.P
 // TestReferencePolicy: the sequence of facts/stream-v2.md 4.3: at most five rounds while the guest runs, each but the
 // first of what the log said, and the policy asked both before a round and after it.
 func TestReferencePolicy(t *testing.T) {
-	head := []string{"static", "begin", "start log", "load 200", "check"}
+	head := []string{"start log", "static", "begin", "load 200", "check"}
 	tail := []string{"suspend", "suspended", "dirty final=true"}
 	live := func(n int) []string { return []string{"dirty final=false", fmt.Sprintf("load %d", n), "check"} }
 	for _, tt := range []struct {
