@@ -63,7 +63,7 @@ type saving struct {
 // error, says in which state the domain is when it returns.
 func Save(ctx context.Context, h host.Host, d guest.Info, opt SaveOptions, g Guardian, log zerolog.Logger, meter *progress.Meter) error {
 	s := &saving{h: h, d: d, opt: opt, guard: g, meter: meter, state: guard.State{Domain: d.ID, UUID: d.UUID}}
-	if err := s.accept(); err != nil {
+	if err := s.accept(ctx); err != nil {
 		return err
 	}
 	state, err := "", s.run(ctx)
@@ -81,7 +81,7 @@ func Save(ctx context.Context, h host.Host, d guest.Info, opt SaveOptions, g Gua
 }
 
 // accept refuses what cannot be saved.
-func (s *saving) accept() error {
+func (s *saving) accept(ctx context.Context) error {
 	switch {
 	case s.d.Dying:
 		return fmt.Errorf("domain %d is dying", s.d.ID)
@@ -91,6 +91,9 @@ func (s *saving) accept() error {
 		return fmt.Errorf("domain %d is paused and cannot suspend itself: unpause it first", s.d.ID)
 	case s.d.LogDirty:
 		return fmt.Errorf("domain %d has a log of dirty pages already: is it being saved?", s.d.ID)
+	}
+	if judge, ok := s.h.(host.Judge); ok {
+		return judge.Saveable(ctx, s.d.ID)
 	}
 	return nil
 }

@@ -37,6 +37,12 @@ type Host interface {
 	Close() error
 }
 
+// Judge is a Host that can tell beforehand what saving a domain would founder on.
+type Judge interface {
+	// Saveable is why domain id cannot be saved, or nil.
+	Saveable(ctx context.Context, id guest.DomID) error
+}
+
 // Introducer is a Host whose domains speak to a xenstored and have a console: a domain that Create made is made known to
 // both once its memory holds the rings.
 type Introducer interface {

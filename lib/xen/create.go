@@ -122,6 +122,9 @@ func (h *Host) furnish(ctx context.Context, id guest.DomID, spec guest.Spec) err
 	if err := h.order(maxMem, id, func(u []byte) { le.PutUint64(u, kib) }); err != nil {
 		return err
 	}
+	if err := h.enough(id, spec.MaxPages); err != nil {
+		return err
+	}
 	if spec.Kind == guest.PV32 {
 		if err := h.SetAddressSize(ctx, id, 32); err != nil {
 			return err

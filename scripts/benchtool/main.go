@@ -74,6 +74,7 @@ func run(ctx context.Context, env *cli.Env) (err error) {
 		{"hvm", func(ctx context.Context) error { return b.copies(ctx, "hvm", 0.9) }},
 		{"pv64", func(ctx context.Context) error { return b.copies(ctx, "pv64", 0.7) }},
 		{"verify", b.verify},
+		{"legacy", b.legacy},
 	} {
 		if *only != "" && *only != part.name {
 			continue

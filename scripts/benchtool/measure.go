@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,7 +19,8 @@ import (
 // measure is what one run took.
 type measure struct {
 	seconds float64
-	cpu     float64 // of all its processes, user and system
+	cpu     float64   // of all its processes, user and system
+	each    []float64 // of each of them
 	rss     map[string]float64
 }
 
@@ -36,7 +38,7 @@ type program struct {
 func together(goAhead func(), programs ...program) (m measure, err error) {
 	m.rss = map[string]float64{}
 	var cmds []*exec.Cmd
-	var errs bytes.Buffer
+	var errs said
 	began := time.Now()
 	for _, p := range programs {
 		c := exec.Command(p.args[0], p.args[1:]...)
@@ -70,18 +72,34 @@ func together(goAhead func(), programs ...program) (m measure, err error) {
 		go func() { defer watch.Done(); peaks[i] = peak(c.Process.Pid, stop) }()
 	}
 	for _, c := range cmds {
-		if e := c.Wait(); e != nil && err == nil {
-			err = fmt.Errorf("%v: %w\n%s", c.Args, e, errs.Bytes())
+		if e := c.Wait(); e != nil {
+			err = errors.Join(err, fmt.Errorf("%v: %w", c.Args, e))
 		}
-		m.cpu += (c.ProcessState.UserTime() + c.ProcessState.SystemTime()).Seconds()
+		m.each = append(m.each, (c.ProcessState.UserTime() + c.ProcessState.SystemTime()).Seconds())
+		m.cpu += m.each[len(m.each)-1]
 	}
 	m.seconds = time.Since(began).Seconds()
+	if err != nil {
+		err = fmt.Errorf("%w\n%s", err, errs.b.Bytes())
+	}
 	close(stop)
 	watch.Wait()
 	for i, p := range programs {
 		m.rss[p.args[0]] = max(m.rss[p.args[0]], peaks[i])
 	}
 	return m, err
+}
+
+// said is what several programs say.
+type said struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
 }
 
 var resident = regexp.MustCompile(`(?m)^Rss(Anon|File):\s+(\d+) kB`)

@@ -166,3 +166,71 @@ func fed(image string, args ...string) (measure, error) {
 	}
 	return together(nil, program{args: []string{"cat"}, in: in, out: w}, program{args: args, in: r})
 }
+
+// legacy measures convert-legacy between two pipes, against Xen's script and against cat in its place.
+func (b *bench) legacy(context.Context) error {
+	image := filepath.Join(b.dir, "legacy")
+	if _, err := output("sh", "-c", "mkimage -mib 1024 >"+image); err != nil {
+		return err
+	}
+	st, err := os.Stat(image)
+	if err != nil {
+		return err
+	}
+	options := []string{"--in", "0", "--out", "1", "--width", "64", "--guest-type", "hvm", "--format", "libxc"}
+	script := os.Getenv("XENFERRY_REFERENCE")
+	programs := map[string]program{
+		"ours": {args: append([]string{"convert-legacy"}, options...)},
+		"cat":  {args: []string{"cat"}},
+	}
+	if script != "" {
+		programs["script"] = program{
+			args: append([]string{"python3", filepath.Join(script, "bin", "convert-legacy-stream")}, options...),
+			env:  []string{"PYTHONPATH=" + filepath.Join(script, "lib", "python")},
+		}
+	}
+	taken := map[string]*sample{}
+	for range b.pairs {
+		for name, p := range programs {
+			m, err := between(image, p)
+			if err != nil {
+				return err
+			}
+			if taken[name] == nil {
+				taken[name] = &sample{}
+			}
+			taken[name].take(m)
+		}
+	}
+	size := gib(uint64(st.Size()))
+	ours := taken["ours"]
+	b.atLeast("convert-legacy / cat, in the same pipes", ratio(*ours, *taken["cat"]), "x", 0.9)
+	b.atMost("convert-legacy CPU", median(ours.cpu)/size, "s/GiB", 0)
+	b.atMost("convert-legacy peak RSS", ours.rss["convert-legacy"], "MiB", 64)
+	if s := taken["script"]; s != nil {
+		b.atMost("convert-legacy-stream (Xen's script) CPU", median(s.cpu)/size, "s/GiB", 0)
+		b.atLeast("script's CPU / convert-legacy's", median(s.cpu)/median(ours.cpu), "x", 5)
+	}
+	return nil
+}
+
+// between runs a program with an image on one pipe that cat fills and another that cat empties. The CPU time is that of
+// the program alone.
+func between(image string, p program) (measure, error) {
+	r1, w1, err := bigPipe()
+	if err != nil {
+		return measure{}, err
+	}
+	r2, w2, err := bigPipe()
+	if err != nil {
+		return measure{}, err
+	}
+	in, err := os.Open(image)
+	if err != nil {
+		return measure{}, err
+	}
+	p.in, p.out = r1, w2
+	m, err := together(nil, program{args: []string{"cat"}, in: in, out: w1}, p, program{args: []string{"cat"}, in: r2})
+	m.cpu = m.each[1]
+	return m, err
+}

@@ -75,7 +75,7 @@ create() { # NAME KIND [LINE...]
     esac
     echo "vcpus=1"
     echo "extra=\"$extra\""
-    echo "$lines"
+    echo "$lines" # behind the others: the last of a kind counts
   } >"/tmp/$name.cfg"
   rm -f "$logs/guest-$name"*.log
   in_time 60 xl create -q "/tmp/$name.cfg" || die "xl create $name: exit status $?"

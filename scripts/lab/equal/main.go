@@ -126,7 +126,7 @@ func ours(args []string) error {
 }
 
 // compare reads two streams and says where they first differ.
-func compare(a, b string) error {
+func compare(a, b string) (err error) {
 	one, records, err := load(a)
 	if err != nil {
 		return err
@@ -135,6 +135,11 @@ func compare(a, b string) error {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if err == nil {
+			fmt.Printf("equal: %d octets in %d records\n", len(one), len(records)-1)
+		}
+	}()
 	n := min(len(one), len(two))
 	for i := range n {
 		if one[i] != two[i] {

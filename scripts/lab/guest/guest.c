@@ -2,9 +2,10 @@
  * The workload: it writes to pages of its memory all the time, keeps for each how often, and proves at every beat that all
  * of them hold what they must:
  *
- *	BEAT n writes=W suspended=S resumed=R proof=OK
+ *	BEAT n writes=W suspended=S resumed=R away_ns=T proof=OK
  *
- * S counts the suspends, R those that it came back from as a new domain and not, cancelled, where it was.
+ * S counts the suspends, R those that it came back from as a new domain and not, cancelled, where it was; T is how long the last
+ * one took.
  * A page's contents are a function of its PFN and of how often it was written, so that a page which was lost, kept from an
  * earlier time or put in another's place does not pass; the sum of the counts must be the number of writes, so that the
  * counts do not either.
@@ -16,7 +17,7 @@
 struct platform platform;
 
 static uint32_t counts[MAX_PAGES];
-static uint64_t writes, beats, suspended, resumed;
+static uint64_t writes, beats, suspended, resumed, away;
 
 static uint64_t mix(uint64_t x)
 {
@@ -111,14 +112,21 @@ static void beat(void)
 	print_number(suspended);
 	print(" resumed=");
 	print_number(resumed);
+	print(" away_ns=");
+	print_number(away);
 	print(ok ? " proof=OK\n" : " proof=BAD\n");
 }
 
 static void suspend(void)
 {
+	uint64_t left = wall_time();
+	int cancelled;
+
 	store_write("control/shutdown", "");
 	suspended++;
-	if (platform_suspend())
+	cancelled = platform_suspend();
+	away = wall_time() - left;
+	if (cancelled)
 		return;
 	resumed++;
 	store_restart();

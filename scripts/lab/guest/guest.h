@@ -28,6 +28,7 @@ void platform_start(unsigned long info);
 int platform_suspend(void);
 
 uint64_t system_time(void); /* ns since the host's start */
+uint64_t wall_time(void);   /* ns since 1970, by the host's clock */
 void wait_event(uint64_t until);
 void shutdown(unsigned int reason) __attribute__((noreturn));
 void crash(const char *why) __attribute__((noreturn));

@@ -25,6 +25,20 @@ uint64_t system_time(void)
 	return now;
 }
 
+uint64_t wall_time(void)
+{
+	volatile struct shared_info *s = platform.shared;
+	uint32_t version;
+	uint64_t start;
+	do {
+		version = s->wc_version;
+		mb();
+		start = (uint64_t)s->wc_sec * 1000000000 + s->wc_nsec;
+		mb();
+	} while (version & 1 || version != s->wc_version);
+	return start + system_time();
+}
+
 /* wait_event gives the CPU away until xenstored speaks or a time has come. */
 void wait_event(uint64_t until)
 {
