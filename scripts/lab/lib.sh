@@ -43,13 +43,15 @@ has() {
 # --- guests
 
 # create starts a guest: KIND is pv64, pv32 or pvh, of the small guest, or linux-pv64, linux-pvh or linux-hvm. Further words are
-# lines of its configuration, or extra=WORDS for its command line.
+# lines of its configuration, memory=MIB among them, or extra=WORDS for its command line.
 create() { # NAME KIND [LINE...]
-  name=$1 kind=$2 extra='' lines=''
+  name=$1 kind=$2 extra='' lines='' memory=16
   shift 2
+  case $kind in linux-hvm) memory=160 ;; linux-*) memory=112 ;; esac # less is too little for Debian's kernel
   for l; do
     case $l in
       extra=*) extra=${l#extra=} ;;
+      memory=*) memory=${l#memory=} ;;
       *) lines="$lines$l
 " ;;
     esac
@@ -58,11 +60,10 @@ create() { # NAME KIND [LINE...]
     echo "name=\"$name\""
     case $kind in
       linux-*)
-        case $kind in *hvm) memory=160 ;; *) memory=112 ;; esac # less is too little for Debian's kernel
-        printf '%s\n' 'kernel="/data/vmlinuz"' 'ramdisk="/data/guest.img"' "memory=$memory"
+        printf '%s\n' 'kernel="/data/vmlinuz"' 'ramdisk="/data/guest.img"'
         extra="console=hvc0 quiet blob=2 hot=16 pause=1000000 $extra"
         ;;
-      *) printf '%s\n' "kernel=\"/share/guest/$kind\"" 'memory=16' ;;
+      *) echo "kernel=\"/share/guest/$kind\"" ;;
     esac
     case $kind in
       *pvh) echo 'type="pvh"' ;;
@@ -73,9 +74,10 @@ create() { # NAME KIND [LINE...]
           'bios="seabios"' 'bios_path_override="/tmp/q/data/bios-256k.bin"'
         ;;
     esac
+    echo "memory=$memory"
     echo "vcpus=1"
     echo "extra=\"$extra\""
-    echo "$lines" # behind the others: the last of a kind counts
+    echo "$lines"
   } >"/tmp/$name.cfg"
   rm -f "$logs/guest-$name"*.log
   in_time 60 xl create -q "/tmp/$name.cfg" || die "xl create $name: exit status $?"
