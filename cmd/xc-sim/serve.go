@@ -11,6 +11,7 @@ import (
 	"xenferry/lib/guest"
 	"xenferry/lib/host"
 	"xenferry/lib/sim"
+	"xenferry/lib/sim/emulator"
 	"xenferry/lib/sim/guestos"
 	"xenferry/lib/sim/machine"
 )
@@ -54,6 +55,7 @@ func serve(ctx context.Context, env *cli.Env) error {
 		}
 	}
 
+	o.Devices = emulator.Launcher(*socket)
 	s, err := sim.New(o)
 	if err != nil {
 		return err

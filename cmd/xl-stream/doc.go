@@ -1,7 +1,34 @@
 // Command xl-stream is for what is around a domain's image in an xl save file or migration.
 //
-//	usage: xl-stream wrap [--config F | --libxl] [--emulator F] [--xenstore F] <in >out
+//	usage: xl-stream save [--host H] [--live] [--config F] [--leave STATE] [--suspend-timeout D] DOMAIN [FILE]
+//	       xl-stream restore [--host H] [--config F] [--paused] [--into COMMAND] [FILE]
+//	       xl-stream wrap [--config F | --libxl] [--emulator F] [--xenstore F] <in >out
 //	       xl-stream unwrap [--config-out F] [--emulator-out F] [--xenstore-out F] [<in] [>out]
+//
+// save writes a domain as xl save does: xl's header, the libxl stream, in it the guest, by xc-save as a helper on the same
+// descriptor, and the state of its emulator. FILE is written beside its name and takes it when all of it is on the disk; what
+// was there before stays until then. Without FILE the image goes to standard output.
+//
+//	--host H             as for xc-save
+//	--live               copy while the guest runs, and suspend it for the last pages only
+//	--config F           the domain's configuration; without it libxl's own of it, from when the domain was made, or, where
+//	                     libxl has none, one of name, UUID, type, vCPUs and memory
+//	--leave STATE        suspended, running or destroyed: what becomes of the domain here; destroyed, as xl save has it,
+//	                     is for a FILE and the default there, else it is suspended
+//	--suspend-timeout D  how long the guest may take to suspend (60s)
+//
+// Until the file has its name, or without FILE until END is written, every failure leaves the domain running as before, also
+// if a process is killed: a second one watches. If that happens at the very instant of the name the domain may stay suspended,
+// for xc-save --resume or --destroy.
+//
+// restore makes a domain of what xl save, xl migrate or save wrote, and lets it run. On a real host the domain is made
+// by xl, with its devices, and its memory by our xc-restore as xl's helper, unless --config is given; then, and on a
+// simulated host, xl-stream makes it, and reads not an octet past END.
+//
+//	--config F           the configuration, as JSON, in place of the one in the stream
+//	--paused             leave the domain paused
+//	--into COMMAND       what makes the domain: gets the stream as standard input, and $LIBXL_SAVE_HELPER;
+//	                     on a real host 'xl restore /dev/fd/0' by default (not tried yet)
 //
 // wrap puts the layers on: standard input is a libxc stream, as xc-save writes it; standard output is what xl save would
 // have written, for xl restore. The guest's octets are not copied but spliced where a pipe allows it.
@@ -28,5 +55,6 @@
 //
 // Streams with checkpoints (Remus, COLO) and those of Xen 4.5 and older are refused; see convert-legacy for the latter.
 //
-// Exit status: 0 done; 1 failed; 2 wrong usage; 3 the input is no valid stream, and the message says where and why.
+// Exit status: 0 done; 1 failed; 2 wrong usage; 3 the input is no valid stream, and the message says where and why (restore
+// looks only at the layers around the guest: what is wrong within is 1).
 package main

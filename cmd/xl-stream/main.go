@@ -3,19 +3,28 @@ package main
 import (
 	"context"
 	_ "embed"
+	"os"
 
 	"xenferry/lib/cli"
+	"xenferry/lib/guard"
 )
 
 //go:embed doc.go
 var doc string
 
-func main() { cli.Main(doc, run) }
+func main() {
+	if guard.IsGuardian(os.Args) {
+		cli.Main(doc, watch)
+	}
+	cli.Main(doc, run)
+}
 
 // commands are the words that may follow the program's name.
 var commands = map[string]func(ctx context.Context, env *cli.Env, args []string) error{
-	"unwrap": unwrap,
-	"wrap":   wrap,
+	"unwrap":  unwrap,
+	"wrap":    wrap,
+	"save":    save,
+	"restore": restore,
 }
 
 func run(ctx context.Context, env *cli.Env) error {

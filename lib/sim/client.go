@@ -108,6 +108,14 @@ func (c *Client) begin(h header, body, oob []byte) error {
 // Path is the server's socket.
 func (c *Client) Path() string { return c.path }
 
+// QMPSocket is where the emulator of an HVM domain answers, for a host that serves at hostSocket.
+func QMPSocket(hostSocket string, id guest.DomID) string {
+	return fmt.Sprintf("%s.qmp-%d", hostSocket, id)
+}
+
+// QMPSocket is where the emulator of an HVM domain of this host answers.
+func (c *Client) QMPSocket(id guest.DomID) string { return QMPSocket(c.path, id) }
+
 // until makes everything on w fail once ctx ends, until the function it returns is called; that tells whether w is
 // still good.
 func (w *wire) until(ctx context.Context) func() bool {

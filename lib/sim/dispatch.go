@@ -27,6 +27,7 @@ var domainOps = map[op]func(s *Server, h header, body []byte, a *answer) error{
 	opDestroy: func(s *Server, h header, _ []byte, _ *answer) error { return s.Destroy(h.domain) },
 	opPause:   func(s *Server, h header, _ []byte, _ *answer) error { return s.Pause(h.domain) },
 	opUnpause: func(s *Server, h header, _ []byte, _ *answer) error { return s.Unpause(h.domain) },
+	opRename:  func(s *Server, h header, body []byte, _ *answer) error { return s.m.Rename(h.domain, string(body)) },
 	opResume:  func(s *Server, h header, _ []byte, _ *answer) error { return s.Resume(h.domain) },
 	opShutdown: func(s *Server, h header, _ []byte, _ *answer) error {
 		return s.Shutdown(h.domain, guest.ShutdownReason(h.a))

@@ -73,6 +73,11 @@ func (c *Client) Destroy(ctx context.Context, id guest.DomID) error {
 	return err
 }
 
+// Rename gives a domain another name, which others may have too.
+func (c *Client) Rename(ctx context.Context, id guest.DomID, name string) error {
+	return c.call(ctx, header{op: opRename, domain: id}, []byte(name), nil)
+}
+
 // Pause stops a domain's vCPUs. Pauses count.
 func (c *Client) Pause(ctx context.Context, id guest.DomID) error {
 	_, err := c.ask(ctx, opPause, id, 0, 0)

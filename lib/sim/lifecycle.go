@@ -80,6 +80,9 @@ func (l *life) stop() {
 func (s *Server) Create(spec guest.Spec) (guest.DomID, error) {
 	id, err := s.m.Create(spec)
 	if err == nil {
+		err = s.startDevices(id)
+	}
+	if err == nil {
 		s.log.Debug().Uint16("domain", uint16(id)).Str("name", spec.Name).Stringer("kind", spec.Kind).Msg("created")
 	}
 	return id, err
@@ -102,6 +105,7 @@ func (s *Server) Destroy(id guest.DomID) error {
 	defer l.mu.Unlock()
 	l.stop()
 	s.forget(id)
+	s.endDevicesOf(id)
 	s.log.Debug().Uint16("domain", uint16(id)).Msg("destroyed")
 	return s.m.Destroy(id)
 }

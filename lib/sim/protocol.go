@@ -81,6 +81,7 @@ const (
 	opSeedGrants // a: console, b: store
 	opGrants     // -> a, b
 	opCall       // callRequest -> whatever the Software answers
+	opRename     // the new name
 )
 
 const (

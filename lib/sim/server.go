@@ -24,6 +24,9 @@ type Options struct {
 	machine.Options
 	Software Software       // nil: domains are empty, and suspend as soon as they are asked
 	Logger   zerolog.Logger // the zero value is silent
+	// Devices starts what emulates the devices of a new domain; it is closed when the domain is destroyed. The result is
+	// nil for a domain that has none. A nil Devices starts nothing.
+	Devices func(id guest.DomID, spec guest.Spec) (io.Closer, error)
 }
 
 // Server plays a host for any number of clients.
@@ -31,11 +34,13 @@ type Server struct {
 	m        *machine.Machine
 	software Software
 	log      zerolog.Logger
+	start    func(guest.DomID, guest.Spec) (io.Closer, error)
 
 	mu       sync.Mutex
 	lives    map[guest.DomID]*life
 	sessions map[uint64]*session
 	sessionN uint64
+	devices  map[guest.DomID]io.Closer
 }
 
 // session is one client, with all its connections. Under Server.mu.
@@ -52,14 +57,15 @@ func New(o Options) (*Server, error) {
 		return nil, err
 	}
 	return &Server{
-		m: m, software: o.Software, log: o.Logger,
-		lives: map[guest.DomID]*life{}, sessions: map[uint64]*session{},
+		m: m, software: o.Software, log: o.Logger, start: o.Devices,
+		lives: map[guest.DomID]*life{}, sessions: map[uint64]*session{}, devices: map[guest.DomID]io.Closer{},
 	}, nil
 }
 
 // Close stops all guests and gives the machine's memory back. Serve must have returned.
 func (s *Server) Close() error {
 	s.halt()
+	s.endDevices()
 	return s.m.Close()
 }
 

@@ -190,6 +190,14 @@ const (
 	sharedMaxPFN64 = 3088
 )
 
+// Rename gives a domain another name.
+func (m *Machine) Rename(id guest.DomID, name string) error {
+	return m.with("rename", id, func(d *domain) error {
+		d.spec.Name = name
+		return nil
+	})
+}
+
 // Pause stops a domain's vCPUs once more, Unpause once less. The caller has halted the guest, or starts it, as
 // Runnable says.
 func (m *Machine) Pause(id guest.DomID) error {

@@ -20,6 +20,9 @@ type Inputs struct {
 	// suspended. Nil or nothing (length 0, no pairs) is for a domain without, and then no record is written.
 	Emulator func() (src io.ReadCloser, size uint64, err error)
 	Xenstore func() ([]xlstream.KeyValue, error)
+
+	// Commit, unless nil, is asked at the instant before END is written. Its error ends the stream without one.
+	Commit func() error
 }
 
 // Wrap reads a libxc stream from src, through END and not an octet more, and writes it to dst with the layers of libxl and
@@ -94,6 +97,11 @@ func WriteTail(w *xlstream.Writer, hvm bool, in Inputs) error {
 	}
 	if size > 0 {
 		if err := w.EmulatorContext(emulator, state, size); err != nil {
+			return err
+		}
+	}
+	if in.Commit != nil {
+		if err := in.Commit(); err != nil {
 			return err
 		}
 	}

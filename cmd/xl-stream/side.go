@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/google/uuid"
+
+	"xenferry/lib/cli"
+	"xenferry/lib/guard"
+	"xenferry/lib/guest"
+	"xenferry/lib/host"
+	"xenferry/lib/migrate"
+	"xenferry/lib/sim"
+	"xenferry/lib/xlstream"
+)
+
+// open opens a host, with a guardian for what is done on it. close dismisses both; ctx ends with the guardian.
+func open(ctx context.Context, env *cli.Env, spec string) (_ context.Context, side migrate.Side, closeAll func(), err error) {
+	cli.CloseOnExec()
+	h, err := host.Open(ctx, spec, env.Log)
+	if err != nil {
+		return ctx, side, nil, err
+	}
+	if c, ok := h.(*sim.Client); ok {
+		spec = "sim:" + c.Path() // so that the children open the same
+	}
+	g, err := guard.Start(spec, nil)
+	if err != nil {
+		_ = h.Close()
+		return ctx, side, nil, err
+	}
+	ctx, stop := g.Bind(ctx)
+	return ctx, migrate.Side{Host: h, Spec: spec, Guard: g, Log: env.Log}, func() {
+		stop()
+		g.Close()
+		_ = h.Close()
+	}, nil
+}
+
+// watch is the main of the guardian that open starts. Signals do not end it: they are the worker's.
+func watch(ctx context.Context, env *cli.Env) error {
+	ctx = context.WithoutCancel(ctx)
+	h, err := host.Open(ctx, env.Args[1], env.Log)
+	if err != nil {
+		return fmt.Errorf("guardian: %w", err)
+	}
+	return guard.Watch(ctx, func(ctx context.Context, s guard.State) error {
+		return errors.Join(migrate.Undo(ctx, h, env.Log, s), h.Close())
+	})
+}
+
+// head is xl's header for a domain: with the configuration in a file, or libxl's own of it, or, where libxl has none, one
+// that says what the host knows.
+func head(env *cli.Env, side *migrate.Side, d guest.Info, file string) (xlstream.XLHeader, error) {
+	if file != "" {
+		h, err := xlHeader(file)
+		if err != nil {
+			return xlstream.XLHeader{}, err
+		}
+		return *h, nil
+	}
+	h := xlstream.XLHeader{JSON: true, StreamV2: true}
+	var err error
+	if _, ok := side.Host.(*sim.Client); !ok {
+		name := userdata(d.ID, d.UUID)
+		h.Config, err = os.ReadFile(name)
+		switch {
+		case err == nil:
+			env.Log.Info().Msgf("configuration from %s, as it was when the domain was made", name)
+			return h, setConfig(&h, name, h.Config)
+		case !errors.Is(err, fs.ErrNotExist):
+			return h, err
+		}
+		env.Log.Warn().Msgf("libxl has no configuration of domain %d: it is made up, without devices", d.ID)
+	}
+	h.Config, err = migrate.Config(d)
+	return h, err
+}
+
+// userdata is where libxl keeps a domain's configuration.
+func userdata(id guest.DomID, u uuid.UUID) string {
+	return fmt.Sprintf("/var/lib/xen/userdata-d.%d.%v.libxl-json", id, u)
+}

@@ -1,0 +1,84 @@
+// Package migrate is the sender and the receiver of a whole domain as xl saves and migrates it: xl's header with the
+// configuration, the libxl stream, in it the libxc stream, which xc-save and xc-restore write and read as helpers on the
+// same descriptor, and the emulator's state. It owns the domain on its side, as libxl does, and keeps a guardian told.
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/rs/zerolog"
+
+	"xenferry/lib/guard"
+	"xenferry/lib/guest"
+	"xenferry/lib/host"
+)
+
+// Guardian is told what there is to undo.
+type Guardian interface{ Tell(guard.State) error }
+
+// Side is what sender and receiver have in common.
+type Side struct {
+	Host  host.Host
+	Spec  string // of the host, as --host has it
+	Guard Guardian
+	Log   zerolog.Logger
+}
+
+// Resume lets a domain run on that was suspended, its devices first.
+func Resume(ctx context.Context, h host.Host, d guest.Info) error {
+	var err error
+	if e := OpenEmulator(h, d); e != nil {
+		err = e.Cont(ctx)
+	}
+	return errors.Join(err, guard.Resume(ctx, h, d.ID))
+}
+
+// Unpause lets a new domain run, its devices first.
+func Unpause(ctx context.Context, h host.Host, d guest.Info) error {
+	if e := OpenEmulator(h, d); e != nil {
+		if err := e.Cont(ctx); err != nil {
+			return err
+		}
+	}
+	return h.Unpause(ctx, d.ID)
+}
+
+// Undo is what a guardian of this package's side does: guard.Undo, and the emulator's part of it.
+func Undo(ctx context.Context, h host.Host, log zerolog.Logger, s guard.State) error {
+	if !s.StopLog && !s.Resume && !s.Unpause {
+		return guard.Undo(ctx, h, log, s)
+	}
+	info, err := h.Info(ctx, s.Domain)
+	if err != nil || info.UUID != s.UUID {
+		return guard.Undo(ctx, h, log, s) // which says so
+	}
+	if emulator := OpenEmulator(h, info); emulator != nil {
+		if s.StopLog {
+			err = emulator.SetDirtyLog(ctx, false)
+		}
+		if s.Resume || s.Unpause {
+			err = errors.Join(err, emulator.Cont(ctx))
+		}
+	}
+	return errors.Join(err, guard.Undo(ctx, h, log, s))
+}
+
+// renamer is a host that can give a domain another name.
+type renamer interface {
+	Rename(ctx context.Context, id guest.DomID, name string) error
+}
+
+// rename gives a domain another name, where the host can.
+func (s *Side) rename(ctx context.Context, id guest.DomID, name string) error {
+	r, ok := s.Host.(renamer)
+	if !ok {
+		s.Log.Warn().Msgf("domain %d keeps its name: this host does not rename", id)
+		return nil
+	}
+	if err := r.Rename(ctx, id, name); err != nil {
+		return fmt.Errorf("rename domain %d to %s: %w", id, name, err)
+	}
+	return nil
+}

@@ -1,0 +1,191 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"xenferry/lib/guard"
+	"xenferry/lib/guest"
+	"xenferry/lib/helper"
+	"xenferry/lib/transport"
+	"xenferry/lib/xlstream"
+	"xenferry/lib/xlstream/filter"
+)
+
+// Source is a domain that is saved or sent.
+type Source struct {
+	Side
+	Domain         guest.Info
+	Head           xlstream.XLHeader
+	Live           bool
+	Verify         bool          // live: send all pages again, for the target to compare
+	KeepsRunning   bool          // the domain runs on here when its image is complete
+	SuspendTimeout time.Duration // how long the guest may take to suspend
+
+	emulator  Emulator
+	state     *os.File // the emulator's, once it is saved
+	suspended bool     // or about to be
+	told      guard.State
+}
+
+// tell changes what the guardian knows.
+func (s *Source) tell(change func(*guard.State)) error {
+	s.told.Domain, s.told.UUID = s.Domain.ID, s.Domain.UUID
+	change(&s.told)
+	return s.Guard.Tell(s.told)
+}
+
+// accept refuses what cannot be saved.
+func (s *Source) accept() error {
+	d := &s.Domain
+	switch {
+	case d.Dying:
+		return fmt.Errorf("domain %d is dying", d.ID)
+	case d.Shutdown:
+		return fmt.Errorf("domain %d has shut down for reason %d: only one that runs can be saved", d.ID, d.Reason)
+	case d.Paused:
+		return fmt.Errorf("domain %d is paused and cannot suspend itself: unpause it first", d.ID)
+	case d.LogDirty:
+		return fmt.Errorf("domain %d has a log of dirty pages already: is it being saved?", d.ID)
+	}
+	return nil
+}
+
+// Write writes the domain to out, from xl's header to libxl's END, and leaves it suspended, its devices stopped. commit is
+// asked at the instant before END. After a failure, also of commit, the domain runs as before.
+func (s *Source) Write(ctx context.Context, out *os.File, commit func() error) (err error) {
+	if err := s.accept(); err != nil {
+		return err
+	}
+	s.emulator = OpenEmulator(s.Host, s.Domain)
+	defer func() {
+		if s.state != nil {
+			_ = s.state.Close()
+		}
+		if err != nil {
+			err = s.Undo(ctx, err)
+		}
+	}()
+	raw, err := transport.NewWriter(int(out.Fd()))
+	if err != nil {
+		return err
+	}
+	w := xlstream.NewWriter(raw)
+	if err := filter.WriteHead(w, &s.Head); err != nil {
+		return err
+	}
+	flags := 0
+	if s.Live {
+		flags |= 1
+		if s.Verify {
+			flags |= 2
+		}
+	}
+	child := &worker{program: "xc-save", host: s.Spec, log: s.Log, answer: s.answer}
+	if err := child.run(ctx, out, "--save-domain %d -1 %d %d 136 0", stream, s.Domain.ID, flags); err != nil {
+		return err
+	}
+	if !s.suspended {
+		return errors.New("xc-save is done, and never had the domain suspended")
+	}
+	in := filter.Inputs{
+		Emulator: func() (io.ReadCloser, uint64, error) { return opened(s.state) },
+		Commit: func() error {
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+			return commit()
+		},
+	}
+	if s.emulator != nil {
+		in.Xenstore = func() ([]xlstream.KeyValue, error) { return s.emulator.Keys(ctx) }
+	}
+	return filter.WriteTail(w, !s.Domain.Kind.PV(), in)
+}
+
+// Undo lets the domain run as before after a failure, which it adds to. What was not suspended runs anyway.
+func (s *Source) Undo(ctx context.Context, err error) error {
+	if s.told.StopLog { // xc-save was killed
+		err = errors.Join(err, s.setLog(context.WithoutCancel(ctx), false))
+	}
+	if !s.suspended {
+		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
+	}
+	if e := Resume(context.WithoutCancel(ctx), s.Host, s.Domain); e != nil {
+		return fmt.Errorf("%w; domain %d could not be resumed and is suspended: %w", err, s.Domain.ID, e)
+	}
+	s.suspended = false
+	if e := s.Commit(); e != nil {
+		s.Log.Warn().Err(e).Msg("going on without a guardian")
+	}
+	return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
+}
+
+// Commit gives up the right to let the domain run here by itself: the guardian has nothing left to do.
+func (s *Source) Commit() error { return s.tell(func(st *guard.State) { *st = guard.State{} }) }
+
+// setLog turns the emulator's log of dirty pages on or off.
+func (s *Source) setLog(ctx context.Context, on bool) error {
+	if on {
+		if err := s.tell(func(st *guard.State) { st.StopLog = true }); err != nil {
+			return err
+		}
+	}
+	if err := s.emulator.SetDirtyLog(ctx, on); err != nil || on {
+		return err
+	}
+	return s.tell(func(st *guard.State) { st.StopLog = false })
+}
+
+// answer does what xc-save asks for.
+func (s *Source) answer(ctx context.Context, m *helper.Message) (int32, error) {
+	switch m.Kind {
+	case helper.SwitchQEMULogDirty:
+		if s.emulator == nil {
+			return 0, nil
+		}
+		if err := s.setLog(context.WithoutCancel(ctx), m.Numbers[1] != 0); err != nil {
+			return -1, err
+		}
+		return 0, nil
+	case helper.Suspend:
+		if err := s.suspend(ctx); err != nil {
+			return 0, err
+		}
+		return 1, nil
+	}
+	return -1, fmt.Errorf("xc-save asks for %v, which was not offered", m.Kind)
+}
+
+// suspend suspends the guest, then stops its devices and saves their state.
+func (s *Source) suspend(ctx context.Context) error {
+	if err := s.tell(func(st *guard.State) { st.Resume = true }); err != nil {
+		return err
+	}
+	s.suspended = true
+	ctx, cancel := context.WithTimeoutCause(ctx, s.SuspendTimeout, fmt.Errorf("the guest did not suspend within %v", s.SuspendTimeout))
+	defer cancel()
+	if err := s.Host.Suspend(ctx, s.Domain.ID); err != nil {
+		return err
+	}
+	info, err := s.Host.Info(ctx, s.Domain.ID)
+	switch {
+	case err != nil:
+		return err
+	case !info.Suspended():
+		return fmt.Errorf("domain %d did not suspend: it has shut down for reason %d", s.Domain.ID, info.Reason)
+	case s.emulator == nil:
+		return nil
+	}
+	if err := s.emulator.Stop(ctx); err != nil {
+		return err
+	}
+	if s.state, err = stateFile(); err != nil {
+		return err
+	}
+	return s.emulator.Save(ctx, s.state, s.KeepsRunning)
+}

@@ -1,0 +1,263 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"xenferry/lib/guard"
+	"xenferry/lib/guest"
+	"xenferry/lib/helper"
+	"xenferry/lib/host"
+	"xenferry/lib/record"
+	"xenferry/lib/transport"
+	"xenferry/lib/xlstream"
+)
+
+// Target is a domain that is restored or received.
+type Target struct {
+	Side
+	Config []byte                   // in place of the one in xl's header, unless nil
+	Name   func(name string) string // what the domain is called while it is incomplete; nil for its own name
+
+	Domain guest.Info // as it was made
+	name   string     // its own
+	state  guard.State
+	made   bool
+	rings  guest.Rings
+}
+
+// Read reads a domain from in, from xl's header to libxl's END and not an octet more, and makes it: complete, paused, its
+// devices stopped. After a failure there is none. Errors of the stream match record.IsInvalid.
+func (t *Target) Read(ctx context.Context, in *os.File) (err error) {
+	defer func() {
+		if err != nil {
+			err = t.Undo(ctx, err)
+		}
+	}()
+	src, err := transport.NewReader(ctx, int(in.Fd()))
+	if err != nil {
+		return err
+	}
+	spec, off, err := t.readHead(src)
+	if err != nil {
+		return err
+	}
+	r := xlstream.NewReader(src, record.Lenient, off)
+	if err := r.Header(); err != nil {
+		return err
+	}
+	return t.readRecords(ctx, in, r, spec)
+}
+
+// readHead reads xl's header and returns what domain to make.
+func (t *Target) readHead(src io.Reader) (spec guest.Spec, off uint64, err error) {
+	r := record.NewReader(src, record.Lenient, 0, 0, nil)
+	h, err := xlstream.ReadXLHeader(r)
+	if err != nil {
+		return spec, 0, err
+	}
+	b := h.Config
+	switch {
+	case !h.StreamV2:
+		return spec, 0, r.Wrap(fmt.Errorf("%w: a legacy stream follows, which convert-legacy turns into one of today", record.ErrValue))
+	case t.Config != nil:
+		b = t.Config
+	case b == nil:
+		return spec, 0, errors.New("no configuration is in the stream: one must be given")
+	case !h.JSON:
+		return spec, 0, errors.New("the configuration in the stream is an xl.cfg, which only xl understands: one as JSON must be given")
+	}
+	spec, err = SpecOf(b)
+	t.name = spec.Name
+	if t.Name != nil {
+		spec.Name = t.Name(spec.Name)
+	}
+	return spec, r.Offset(), err
+}
+
+// readRecords reads the libxl stream behind its header.
+func (t *Target) readRecords(ctx context.Context, in *os.File, r *xlstream.Reader, spec guest.Spec) error {
+	order := xlstream.NewOrder(record.Lenient, false)
+	loaded := false
+	for {
+		typ, _, err := r.Next()
+		if err != nil {
+			return err
+		}
+		if err := order.Next(typ); err != nil {
+			return r.Wrap(err)
+		}
+		switch typ {
+		case xlstream.TypeEmulatorContext:
+			err, loaded = t.loadEmulator(ctx, r), true
+		case xlstream.TypeEmulatorXenstore:
+			err = t.loadKeys(ctx, r)
+		default:
+			err = r.Decode(typ.New())
+		}
+		if err != nil {
+			return err
+		}
+		if typ == xlstream.TypeEnd {
+			if t.Domain.Kind == guest.HVM && !loaded {
+				return r.Wrap(fmt.Errorf("%w: %v of an HVM domain", record.ErrMissing, xlstream.TypeEmulatorContext))
+			}
+			return nil
+		}
+		if order.InLibxc() {
+			begin := position(in)
+			if err := t.restore(ctx, in, spec); err != nil {
+				return err
+			}
+			r.Passed(position(in) - begin)
+			order.LibxcEnd(!t.Domain.Kind.PV())
+		}
+	}
+}
+
+// position is where a file is read, so that errors can tell; always 0 of a pipe.
+func position(f *os.File) uint64 {
+	n, err := unix.Seek(int(f.Fd()), 0, io.SeekCurrent)
+	if err != nil {
+		return 0
+	}
+	return uint64(n)
+}
+
+// restore makes the domain and has xc-restore fill it.
+func (t *Target) restore(ctx context.Context, in *os.File, spec guest.Spec) error {
+	if err := t.create(ctx, spec); err != nil {
+		return err
+	}
+	child := &worker{program: "xc-restore", host: t.Spec, log: t.Log, answer: t.answer}
+	d := &t.Domain
+	if err := child.run(ctx, in, "--restore-domain %d -1 %d %d 0 %d 0 768 0", stream, d.ID, d.StoreEvtchn, d.ConsoleEvtchn); err != nil {
+		return err
+	}
+	if i, ok := t.Host.(host.Introducer); ok {
+		return i.Introduce(ctx, d.ID, t.rings)
+	}
+	return nil
+}
+
+func (t *Target) create(ctx context.Context, spec guest.Spec) error {
+	all, err := t.Host.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	t.state = guard.State{UUID: spec.UUID, Destroy: true}
+	for _, d := range all {
+		t.state.Existing = append(t.state.Existing, d.ID)
+	}
+	if err := t.Guard.Tell(t.state); err != nil {
+		return err
+	}
+	id, err := t.Host.Create(ctx, spec)
+	if err != nil {
+		return fmt.Errorf("create a domain: %w", err)
+	}
+	t.made, t.state.Domain, t.Domain.ID = true, id, id
+	if err := t.Guard.Tell(t.state); err != nil {
+		return err
+	}
+	if t.Domain, err = t.Host.Info(ctx, id); err != nil {
+		return err
+	}
+	t.Log.Info().Msgf("domain %d created", id)
+	if e := OpenEmulator(t.Host, t.Domain); e != nil {
+		return e.Stop(ctx)
+	}
+	return nil
+}
+
+// answer does what xc-restore asks for.
+func (t *Target) answer(_ context.Context, m *helper.Message) (int32, error) {
+	switch m.Kind {
+	case helper.StaticDataDone:
+		if m.Numbers[0]&helper.MissingCPUID != 0 {
+			t.Log.Warn().Msg("the stream has no CPU policy: the domain sees the one that this host makes up")
+		}
+		return 0, nil
+	case helper.RestoreResults:
+		t.rings = guest.Rings{Store: guest.GFN(m.Numbers[0]), Console: guest.GFN(m.Numbers[1])}
+		return 0, nil
+	}
+	return -1, fmt.Errorf("xc-restore asks for %v, which was not offered", m.Kind)
+}
+
+// loadEmulator takes an EMULATOR_CONTEXT to the emulator.
+func (t *Target) loadEmulator(ctx context.Context, r *xlstream.Reader) error {
+	e := OpenEmulator(t.Host, t.Domain)
+	if _, err := r.EmulatorContext(); err != nil {
+		return err
+	}
+	if e == nil {
+		t.Log.Warn().Msgf("the state of an emulator is left out: domain %d, of kind %v, has none", t.Domain.ID, t.Domain.Kind)
+		return r.Skip()
+	}
+	f, err := stateFile()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	if err := errors.Join(r.Copy(f), r.End()); err != nil {
+		return err
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return e.Load(ctx, f)
+}
+
+// loadKeys takes an EMULATOR_XENSTORE_DATA to the emulator.
+func (t *Target) loadKeys(ctx context.Context, r *xlstream.Reader) error {
+	var d xlstream.XenstoreData
+	if err := r.Decode(&d); err != nil {
+		return err
+	}
+	e := OpenEmulator(t.Host, t.Domain)
+	if e == nil {
+		return nil
+	}
+	return e.SetKeys(ctx, d.Pairs)
+}
+
+// Undo destroys what was made, after a failure, which it adds to.
+func (t *Target) Undo(ctx context.Context, err error) error {
+	if !t.made {
+		return fmt.Errorf("%w; no domain was made", err)
+	}
+	if e := t.Host.Destroy(context.WithoutCancel(ctx), t.Domain.ID); e != nil {
+		return fmt.Errorf("%w; half-built domain %d could not be destroyed: %w", err, t.Domain.ID, e)
+	}
+	t.made = false
+	if e := t.Guard.Tell(guard.State{}); e != nil {
+		t.Log.Warn().Err(e).Msg("going on without a guardian")
+	}
+	return fmt.Errorf("%w; half-built domain %d destroyed", err, t.Domain.ID)
+}
+
+// Own takes a complete domain over, under its own name, which from here on nobody else will run.
+func (t *Target) Own(ctx context.Context, paused bool) error {
+	ctx = context.WithoutCancel(ctx)
+	if t.Name != nil {
+		if err := t.rename(ctx, t.Domain.ID, t.name); err != nil {
+			return err
+		}
+	}
+	if err := t.Guard.Tell(guard.State{Domain: t.Domain.ID, UUID: t.Domain.UUID, Unpause: !paused}); err != nil {
+		t.Log.Warn().Err(err).Msg("going on without a guardian")
+	}
+	if paused {
+		return nil
+	}
+	if err := Unpause(ctx, t.Host, t.Domain); err != nil {
+		return fmt.Errorf("let domain %d run: %w", t.Domain.ID, err)
+	}
+	return nil
+}
