@@ -67,7 +67,7 @@ func TestMigrations(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	n := count(200, 60, 200)
+	n := count(200, 25, 200)
 	t.Logf("XENFERRY_SEED=%d repeats these %d live migrations, and the saves to a file among them", seed, n)
 	for i := 0; n > 0; i++ {
 		p := draw(rand.New(rand.NewPCG(seed, uint64(i))))
