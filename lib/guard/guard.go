@@ -24,6 +24,9 @@ import (
 // Word is the argument that makes a command a guardian: argv[1], before the host's name.
 const Word = "--guardian"
 
+// name is the guardian's, in comm and argv[0], so that a kill by the worker's name spares it.
+const name = "xenferry-guard"
+
 // State is what there is to undo or to finish if the worker dies now. The zero State is nothing.
 type State struct {
 	Domain guest.DomID `json:"domain,omitempty"`
@@ -59,7 +62,7 @@ func Start(hostSpec string, lock *os.File) (*Guard, error) {
 		return nil, fmt.Errorf("start guardian: %w", err)
 	}
 	cmd := exec.Command("/proc/self/exe", Word, hostSpec)
-	cmd.Args[0] = os.Args[0]
+	cmd.Args[0] = name
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs.lifeline, theirs.alive}
 	if lock != nil {
@@ -133,7 +136,7 @@ func follow(r io.Reader) State {
 // Watch is the guardian itself: it says that it is ready, waits for the worker's end and then has undo do what the
 // last word asks for. Its descriptors are those that Start gives.
 func Watch(ctx context.Context, undo func(context.Context, State) error) error {
-	_ = os.WriteFile("/proc/self/comm", []byte("xenferry-guard"), 0) // so that a kill by the worker's name spares it
+	_ = os.WriteFile("/proc/self/comm", []byte(name), 0)
 	lifeline, alive := os.NewFile(3, "lifeline"), os.NewFile(4, "alive")
 	if _, err := alive.Write([]byte{1}); err != nil {
 		return err
