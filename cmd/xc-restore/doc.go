@@ -16,7 +16,8 @@
 // A libxc stream does not say what domain to make. xc-save puts that into an optional record, which other savers do not
 // know; without it one of these is needed:
 //
-//	--domid N          load into domain N, which is new, paused and somebody else's
+//	--domid N [--store-evtchn PORT] [--console-evtchn PORT]
+//	                   load into domain N, which is new, paused and somebody else's; the ports are its event channels
 //	--domain FILE      make a domain as FILE says: the JSON of xc-save --domain-out or xc-sim create --domain
 //	--kind K --vcpus N --memory SIZE [--uuid U] [--name NAME]
 //	                   make one of kind pv64, pv32, hvm or pvh; SIZE as 512M or 4G is the limit of its memory

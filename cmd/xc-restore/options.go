@@ -31,6 +31,8 @@ func parse(env *cli.Env) (*options, error) {
 	f.BoolVar(&o.restore.Paused, "paused", false, "")
 	f.StringVar(&o.domidFile, "domid-file", "", "")
 	f.IntVar(&domid, "domid", -1, "")
+	f.Uint32Var(&o.restore.StorePort, "store-evtchn", 0, "")
+	f.Uint32Var(&o.restore.ConsolePort, "console-evtchn", 0, "")
 	f.StringVar(&file, "domain", "", "")
 	f.StringVar(&kind, "kind", "", "")
 	f.IntVar(&vcpus, "vcpus", 0, "")
@@ -50,6 +52,8 @@ func parse(env *cli.Env) (*options, error) {
 	switch {
 	case domid >= 0 && (file != "" || byFlags), file != "" && byFlags:
 		return nil, cli.Usagef("--domid, --domain and --kind with its like exclude each other")
+	case domid < 0 && (o.restore.StorePort != 0 || o.restore.ConsolePort != 0):
+		return nil, cli.Usagef("--store-evtchn and --console-evtchn are those of the domain that --domid names")
 	case domid >= int(guest.FirstReservedDomID):
 		return nil, cli.Usagef("--domid %d is no domain", domid)
 	case domid >= 0:

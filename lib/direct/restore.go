@@ -27,7 +27,9 @@ type RestoreOptions struct {
 	// Into is a domain, paused and without memory, that somebody else made and keeps; nil has one made, by Spec or by
 	// what the stream says.
 	Into *guest.DomID
-	Spec *guest.Spec
+	// StorePort and ConsolePort are the event channels of the domain Into; 0 for those that the host tells.
+	StorePort, ConsolePort uint32
+	Spec                   *guest.Spec
 	// DomainFile gets the domain's number as soon as the domain is this side's, and is empty before and after a failure.
 	DomainFile *os.File
 }
@@ -89,7 +91,7 @@ func (r *restoring) open(ctx context.Context, o restore.Opening) (restore.Guest,
 		}
 		r.id, r.spec = info.ID, SpecOf(info)
 		r.log.Info().Msgf("loading into domain %d", r.id)
-		return x86.OpenRestore(ctx, r.h, r.id, o.Domain)
+		return x86.OpenRestore(ctx, host.WithPorts(r.h, r.id, r.opt.StorePort, r.opt.ConsolePort), r.id, o.Domain)
 	}
 	spec := r.opt.Spec
 	if spec == nil {

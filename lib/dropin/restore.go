@@ -17,7 +17,7 @@ func (o *operation) restore(ctx context.Context, in io.Reader) error {
 	if o.call.StoreDomain != 0 || o.call.ConsoleDomain != 0 {
 		return fmt.Errorf("xenstore in domain %d, console in domain %d: only domain 0 is supported", o.call.StoreDomain, o.call.ConsoleDomain)
 	}
-	ported := &portedHost{o.host, o.call}
+	ported := host.WithPorts(o.host, o.call.Domain, o.call.StorePort, o.call.ConsolePort)
 	var opt restore.Options
 	if o.call.StreamType == helper.Remus {
 		opt.Checkpoint = o.checkpoint
@@ -48,20 +48,6 @@ func (o *operation) checkpoint(ctx context.Context) (restore.Verdict, error) {
 		return restore.FailOver, nil
 	}
 	return 0, fmt.Errorf("the toolstack could not take its part of a checkpoint: %d", r)
-}
-
-// portedHost is a host that tells the event channels which libxl made for the new domain.
-type portedHost struct {
-	host.Host
-	call *helper.Call
-}
-
-func (p *portedHost) Info(ctx context.Context, id guest.DomID) (guest.Info, error) {
-	info, err := p.Host.Info(ctx, id)
-	if id == p.call.Domain {
-		info.StoreEvtchn, info.ConsoleEvtchn = p.call.StorePort, p.call.ConsolePort
-	}
-	return info, err
 }
 
 // announced is a restore.Guest that tells libxl when the static records are complete.
