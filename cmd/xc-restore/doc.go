@@ -25,6 +25,8 @@
 // A failure destroys what xc-restore made. A second process watches: it destroys the half-built domain if xc-restore is
 // killed, or lets it run if the domain was this side's already.
 //
+// Called by libxl, as --restore-domain or --save-domain with numbers, xc-restore is its libxl-save-helper.
+//
 // Exit status: 0 the domain is complete, and runs unless --paused; 1 it is not there; 2 wrong usage; 3 it is not there,
 // as the stream is invalid.
 package main

@@ -29,6 +29,9 @@
 // and whoever knows the other end's exit status decides by --resume or --destroy. With --ack that instant is the one
 // before GO. A second process watches: it lets the guest run on if xc-save is killed too early.
 //
+// Called by libxl, as --save-domain or --restore-domain with numbers, xc-save is its libxl-save-helper: name it in
+// $LIBXL_SAVE_HELPER. Nothing above applies then; libxl alone owns the domain.
+//
 // Exit status: 0 saved; 1 not saved, or the hand-over did not end: the last line says in which state the domain is left;
 // 2 wrong usage.
 package main
