@@ -1,9 +1,38 @@
 // Command xl-stream is for what is around a domain's image in an xl save file or migration.
 //
-//	usage: xl-stream save [--host H] [--live] [--config F] [--leave STATE] [--suspend-timeout D] DOMAIN [FILE]
+//	usage: xl-stream send [--host H] [--config F] [--remote COMMAND] [--not-live] [options] DOMAIN DEST
+//	       xl-stream receive [--host H] [--config F] [--paused] [--listen ADDR [--once]]
+//	       xl-stream save [--host H] [--live] [--config F] [--leave STATE] [--suspend-timeout D] DOMAIN [FILE]
 //	       xl-stream restore [--host H] [--config F] [--paused] [--into COMMAND] [FILE]
 //	       xl-stream wrap [--config F | --libxl] [--emulator F] [--xenstore F] <in >out
 //	       xl-stream unwrap [--config-out F] [--emulator-out F] [--xenstore-out F] [<in] [>out]
+//
+// send migrates a domain live, and receive is the other end; octet for octet they speak as xl migrate and xl migrate-receive
+// do, so that either may have xl for a peer.
+//
+// DEST is one of
+//
+//	ssh:[USER@]HOST         runs there, by the user's ssh, what --remote says: xl-stream receive, or xl migrate-receive
+//	exec:COMMAND            a shell command that is or leads to a receiver
+//	tcp:HOST:PORT           unix:PATH           vsock:CID:PORT
+//	vsock-unix:PATH:PORT    a virtual machine behind the unix socket of Firecracker or Cloud Hypervisor (CONNECT PORT)
+//	fd:N or fd:IN,OUT       descriptors that this process was given
+//
+// and ADDR a tcp, unix, vsock or vsock-unix of these, or vsock:PORT. Neither encrypts nor asks who is there: on a network that
+// is not yours alone, use ssh. Without --listen the link is standard input and output. With it receive takes any
+// number of domains, each by a process of its own, until it is interrupted; --once, one domain, and its exit status tells.
+//
+//	--not-live             send: suspend the guest first
+//	--debug-verify         send: send all pages again at the end, for the target to compare
+//	--suspend-timeout D    send: how long the guest may take to suspend (60s)
+//	--connect-timeout D    send: how long it may take to connect (30s)
+//	--paused, -p           receive: leave the domain paused
+//
+// Until the source has said GO, whatever fails leaves the domain running there, under its name, and nothing on the target.
+// From GO on the source has it suspended as NAME--migratedaway, and destroys it when the target has reported that it runs there.
+// If the target reports that it does not, and has given it back, the domain runs on at the source. If the link is
+// lost in between, the source cannot know: it says so, with exit status 1, and leaves the domain suspended. Where the target has
+// NAME running, 'xc-save --destroy NAME--migratedaway' is right at the source, else '--resume'. That gap is xl's protocol's.
 //
 // save writes a domain as xl save does: xl's header, the libxl stream, in it the guest, by xc-save as a helper on the same
 // descriptor, and the state of its emulator. FILE is written beside its name and takes it when all of it is on the disk; what

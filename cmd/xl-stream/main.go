@@ -25,6 +25,8 @@ var commands = map[string]func(ctx context.Context, env *cli.Env, args []string)
 	"wrap":    wrap,
 	"save":    save,
 	"restore": restore,
+	"send":    send,
+	"receive": receive,
 }
 
 func run(ctx context.Context, env *cli.Env) error {

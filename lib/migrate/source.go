@@ -110,7 +110,9 @@ func (s *Source) Write(ctx context.Context, out *os.File, commit func() error) (
 // Undo lets the domain run as before after a failure, which it adds to. What was not suspended runs anyway.
 func (s *Source) Undo(ctx context.Context, err error) error {
 	if s.told.StopLog { // xc-save was killed
-		err = errors.Join(err, s.setLog(context.WithoutCancel(ctx), false))
+		if e := s.setLog(context.WithoutCancel(ctx), false); e != nil {
+			s.Log.Warn().Err(e).Msg("the emulator's log of dirty pages may be on")
+		}
 	}
 	if !s.suspended {
 		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)

@@ -154,6 +154,17 @@ func run(words ...string) (*Link, error) {
 	return l, nil
 }
 
+// Abort breaks the link, so that whoever reads or writes it, in this process or a child, fails at once.
+func (l *Link) Abort() {
+	if l.child != nil {
+		_ = l.child.Process.Kill()
+		return
+	}
+	for _, f := range []*os.File{l.In, l.Out} {
+		_ = unix.Shutdown(int(f.Fd()), unix.SHUT_RDWR) // only sockets can; a pipe's other end is somebody's who can be asked
+	}
+}
+
 // Close closes the link and waits for its command, if it has one, at most Patience; one that stays is killed. The error is
 // that of the command.
 func (l *Link) Close() error {

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"xenferry/lib/cli"
+	"xenferry/lib/direct"
+	"xenferry/lib/migrate"
+	"xenferry/lib/transport"
+)
+
+// remoteReceive is what ssh:HOST runs there.
+const remoteReceive = "xl-stream receive"
+
+func send(ctx context.Context, env *cli.Env, args []string) error {
+	var hostSpec, config, remote string
+	var stopped, verify bool
+	var timeout, connect time.Duration
+	flags := cli.Flags(env)
+	flags.StringVar(&hostSpec, "host", "", "")
+	flags.StringVar(&config, "config", "", "")
+	flags.StringVar(&remote, "remote", remoteReceive, "")
+	flags.BoolVar(&stopped, "not-live", false, "")
+	flags.BoolVar(&verify, "debug-verify", false, "")
+	flags.DurationVar(&timeout, "suspend-timeout", time.Minute, "")
+	flags.DurationVar(&connect, "connect-timeout", 30*time.Second, "")
+	words, err := cli.Parse(flags, args)
+	if err != nil {
+		return err
+	}
+	if len(words) != 2 {
+		return cli.Usagef("send wants a DOMAIN and a DEST")
+	}
+	to, err := transport.ParseAddress(words[1], false)
+	if err != nil {
+		return usage(err)
+	}
+	ctx, side, done, err := open(ctx, env, hostSpec)
+	if err != nil {
+		return err
+	}
+	defer done()
+	d, err := direct.Find(ctx, side.Host, words[0])
+	if err != nil {
+		return err
+	}
+	s := &migrate.Source{Side: side, Domain: d, Live: !stopped, Verify: verify, SuspendTimeout: timeout}
+	if s.Head, err = head(env, &side, d, config); err != nil {
+		return err
+	}
+	dialing, cancel := context.WithTimeout(ctx, connect)
+	l, err := transport.Dial(dialing, to, remote)
+	cancel()
+	if err != nil {
+		return err
+	}
+	err = migrate.Send(ctx, s, l)
+	closed := l.Close()
+	if err != nil {
+		return errors.Join(err, closed)
+	}
+	if closed != nil {
+		env.Log.Warn().Err(closed).Msg("after the hand-over")
+	}
+	env.Log.Info().Msgf("domain %d is gone: the target has it", d.ID)
+	return nil
+}
