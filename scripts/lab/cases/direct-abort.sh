@@ -3,6 +3,7 @@
 #
 #   WHEN  early, in the first round of --live, or late, after the suspend and before END
 #   HOW   term or kill, the signal that xc-save gets; reader, who goes away; full, the disk; restore, kill of xc-restore
+#         (of the one process: its guardian then undoes what it made)
 # shellcheck source=lib.sh
 . /share/lab/lib.sh
 create g "$1"
@@ -17,6 +18,7 @@ case $3 in
   restore) { head -c 2000000; sleep 300; } </tmp/case/pipe | /tmp/bin/xc-restore & ;;
   *) { head -c 2000000 >/dev/null; sleep 300; } </tmp/case/pipe & ;;
 esac
+reader=$!
 [ "$3" = full ] && to=/tmp/case/small/g || to=/tmp/case/pipe
 # shellcheck disable=SC2086 # an option or none
 /tmp/bin/xc-save $live "$id" >"$to" &
@@ -29,9 +31,9 @@ esac
 sleep 2
 case $3 in
   term | kill) kill -"$3" "$saving" ;;
-  restore) killall -KILL xc-restore ;;
+  restore) kill -KILL "$reader" ;;
 esac
-[ "$3" = full ] || wait_for 1 false
+sleep 1
 killall -q -KILL sleep
 wait "$saving" && die "xc-save: exit status 0"
 proves g "suspended=$suspends" resumed=0
@@ -39,4 +41,3 @@ if log_dirty "$id"; then die "log-dirty is still on"; fi
 others() { xl list | awk -v id="$id" 'NR > 1 && $2 > 0 && $2 != id' | grep .; }
 alone() { ! others; }
 wait_for 30 alone || die "a half-built domain is left"
-umount -l /tmp/case/small
