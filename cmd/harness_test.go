@@ -41,6 +41,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		_ = os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+		_ = os.Setenv("XENFERRY_JOURNAL", filepath.Join(dir, "journal"))
 		return m.Run()
 	}())
 }

@@ -2,6 +2,7 @@
 //
 //	usage: xl-stream send [--host H] [--config F] [--remote COMMAND] [--not-live] [options] DOMAIN DEST
 //	       xl-stream receive [--host H] [--config F] [--paused] [--listen ADDR [--once]]
+//	       xl-stream recover [--host H] [--peer COMMAND | --peer-says running|refused]
 //	       xl-stream save [--host H] [--live] [--config F] [--leave STATE] [--suspend-timeout D] DOMAIN [FILE]
 //	       xl-stream restore [--host H] [--config F] [--paused] [--into COMMAND] [FILE]
 //	       xl-stream wrap [--config F | --libxl] [--emulator F] [--xenstore F] <in >out
@@ -30,9 +31,19 @@
 //
 // Until the source has said GO, whatever fails leaves the domain running there, under its name, and nothing on the target.
 // From GO on the source has it suspended as NAME--migratedaway, and destroys it when the target has reported that it runs there.
-// If the target reports that it does not, and has given it back, the domain runs on at the source. If the link is
-// lost in between, the source cannot know: it says so, with exit status 1, and leaves the domain suspended. Where the target has
-// NAME running, 'xc-save --destroy NAME--migratedaway' is right at the source, else '--resume'. That gap is xl's protocol's.
+// If the target reports that it does not, and has given it back, the domain runs on at the source. If the link is lost in
+// between, the source cannot know, which is a gap in xl's protocol: it says so, with exit status 1, and leaves the domain
+// suspended.
+//
+// Both sides keep a journal of each hand-over, a file per domain in --journal DIR ($XENFERRY_JOURNAL, else
+// /var/lib/xenferry for root, ~/.local/state/xenferry for others), on the disk before what it speaks of happens. recover
+// reads those that senders on this host left, whatever killed them, and ends each with the domain running in one place:
+//
+//	--peer COMMAND         how to ask a target of ours about a domain that was given away, such as 'ssh HOST xl-stream recover';
+//	                       it first finishes what its receiver left: the domain runs there, or nothing of it is left
+//	--peer-says ANSWER     you have looked at the target, which is stock xl or gone for good: running or refused
+//
+// Without an answer such a domain stays suspended, with exit status 1. A target's journal stays, as it may be asked later.
 //
 // save writes a domain as xl save does: xl's header, the libxl stream, in it the guest, by xc-save as a helper on the same
 // descriptor, and the state of its emulator. FILE is written beside its name and takes it when all of it is on the disk; what

@@ -27,6 +27,7 @@ var commands = map[string]func(ctx context.Context, env *cli.Env, args []string)
 	"restore": restore,
 	"send":    send,
 	"receive": receive,
+	"recover": recovery,
 }
 
 func run(ctx context.Context, env *cli.Env) error {

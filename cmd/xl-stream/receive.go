@@ -17,8 +17,8 @@ import (
 
 // receiving is the options of receive.
 type receiving struct {
-	host, config string
-	paused       bool
+	host, config, folder string
+	paused               bool
 }
 
 func receive(ctx context.Context, env *cli.Env, args []string) error {
@@ -29,9 +29,13 @@ func receive(ctx context.Context, env *cli.Env, args []string) error {
 	flags.StringVar(&r.host, "host", "", "")
 	flags.StringVar(&r.config, "config", "", "")
 	flags.BoolVarP(&r.paused, "paused", "p", false, "")
+	flags.StringVar(&r.folder, "journal", "", "")
 	flags.StringVar(&listen, "listen", "", "")
 	flags.BoolVar(&once, "once", false, "")
 	words, err := cli.Parse(flags, args)
+	if err == nil {
+		r.folder, err = journalFolder(r.folder)
+	}
 	switch {
 	case err != nil:
 		return err
@@ -69,7 +73,7 @@ func receive(ctx context.Context, env *cli.Env, args []string) error {
 
 // one receives a domain.
 func (r *receiving) one(ctx context.Context, env *cli.Env, l *transport.Link) error {
-	ctx, side, done, err := open(ctx, env, r.host)
+	ctx, side, done, err := open(ctx, env, r.host, r.folder)
 	if err != nil {
 		return err
 	}
@@ -123,7 +127,7 @@ func (r *receiving) serve(ctx context.Context, env *cli.Env, l *transport.Listen
 
 // words is the command line of a receiver whose link is standard input and output.
 func (r *receiving) words() []string {
-	words := []string{"receive", "--host", r.host, "--config", r.config}
+	words := []string{"receive", "--host", r.host, "--config", r.config, "--journal", r.folder}
 	if r.paused {
 		words = append(words, "--paused")
 	}

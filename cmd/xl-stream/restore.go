@@ -46,7 +46,7 @@ func restore(ctx context.Context, env *cli.Env, args []string) error {
 	if into != "" {
 		return handTo(ctx, into, in)
 	}
-	ctx, side, done, err := open(ctx, env, hostSpec)
+	ctx, side, done, err := open(ctx, env, hostSpec, "")
 	if err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func save(ctx context.Context, env *cli.Env, args []string) error {
 	default:
 		return cli.Usagef("--leave %s: want suspended, running or destroyed", leave)
 	}
-	ctx, side, done, err := open(ctx, env, hostSpec)
+	ctx, side, done, err := open(ctx, env, hostSpec, "")
 	if err != nil {
 		return err
 	}

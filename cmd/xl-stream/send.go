@@ -15,12 +15,13 @@ import (
 const remoteReceive = "xl-stream receive"
 
 func send(ctx context.Context, env *cli.Env, args []string) error {
-	var hostSpec, config, remote string
+	var hostSpec, config, remote, folder string
 	var stopped, verify bool
 	var timeout, connect time.Duration
 	flags := cli.Flags(env)
 	flags.StringVar(&hostSpec, "host", "", "")
 	flags.StringVar(&config, "config", "", "")
+	flags.StringVar(&folder, "journal", "", "")
 	flags.StringVar(&remote, "remote", remoteReceive, "")
 	flags.BoolVar(&stopped, "not-live", false, "")
 	flags.BoolVar(&verify, "debug-verify", false, "")
@@ -37,7 +38,10 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	if err != nil {
 		return usage(err)
 	}
-	ctx, side, done, err := open(ctx, env, hostSpec)
+	if folder, err = journalFolder(folder); err != nil {
+		return err
+	}
+	ctx, side, done, err := open(ctx, env, hostSpec, folder)
 	if err != nil {
 		return err
 	}
@@ -46,7 +50,7 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	s := &migrate.Source{Side: side, Domain: d, Live: !stopped, Verify: verify, SuspendTimeout: timeout}
+	s := &migrate.Source{Side: side, Domain: d, Peer: words[1], Live: !stopped, Verify: verify, SuspendTimeout: timeout}
 	if s.Head, err = head(env, &side, d, config); err != nil {
 		return err
 	}

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 
 	"xenferry/lib/cli"
 	"xenferry/lib/guard"
@@ -19,8 +21,14 @@ import (
 )
 
 // open opens a host, with a guardian for what is done on it. close dismisses both; ctx ends with the guardian.
-func open(ctx context.Context, env *cli.Env, spec string) (_ context.Context, side migrate.Side, closeAll func(), err error) {
+//
+// With a folder of journals, what is done can be recovered: process and guardian keep a file there locked while they live.
+func open(ctx context.Context, env *cli.Env, spec, folder string) (_ context.Context, side migrate.Side, closeAll func(), err error) {
 	cli.CloseOnExec()
+	lock, err := openLock(folder)
+	if err != nil {
+		return ctx, side, nil, err
+	}
 	h, err := host.Open(ctx, spec, env.Log)
 	if err != nil {
 		return ctx, side, nil, err
@@ -28,17 +36,53 @@ func open(ctx context.Context, env *cli.Env, spec string) (_ context.Context, si
 	if c, ok := h.(*sim.Client); ok {
 		spec = "sim:" + c.Path() // so that the children open the same
 	}
-	g, err := guard.Start(spec, nil)
+	g, err := guard.Start(spec, lock)
 	if err != nil {
 		_ = h.Close()
 		return ctx, side, nil, err
 	}
 	ctx, stop := g.Bind(ctx)
-	return ctx, migrate.Side{Host: h, Spec: spec, Guard: g, Log: env.Log}, func() {
+	side = migrate.Side{Host: h, Spec: spec, Guard: g, Log: env.Log, Folder: folder}
+	if lock != nil {
+		side.Lock = lock.Name()
+	}
+	return ctx, side, func() {
 		stop()
 		g.Close()
 		_ = h.Close()
+		if lock != nil {
+			_ = os.Remove(lock.Name())
+		}
 	}, nil
+}
+
+// openLock makes a locked file in a folder of journals; nil if there is no folder.
+func openLock(folder string) (*os.File, error) {
+	if folder == "" {
+		return nil, nil
+	}
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	f, err := os.CreateTemp(folder, "lock-*")
+	if err == nil {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	return f, nil
+}
+
+// journalFolder is where journals are: where the option says, or the default.
+func journalFolder(option string) (string, error) {
+	if option == "" {
+		var err error
+		if option, err = migrate.JournalFolder(); err != nil {
+			return "", err
+		}
+	}
+	return filepath.Abs(option)
 }
 
 // watch is the main of the guardian that open starts. Signals do not end it: they are the worker's.

@@ -61,6 +61,9 @@ func SpecOf(b []byte) (guest.Spec, error) {
 	case c.Build.MaxMem > 1<<40:
 		return guest.Spec{}, fmt.Errorf("configuration: %d KiB of memory", c.Build.MaxMem)
 	}
+	if c.Create.UUID == uuid.Nil {
+		c.Create.UUID = uuid.New()
+	}
 	return guest.Spec{Name: c.Create.Name, UUID: c.Create.UUID, Kind: kind, VCPUs: c.Build.MaxVCPUs,
 		MaxPages: (c.Build.MaxMem + maxMemConstant) / (guest.PageSize / 1024)}, nil
 }

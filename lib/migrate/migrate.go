@@ -24,6 +24,11 @@ type Side struct {
 	Spec  string // of the host, as --host has it
 	Guard Guardian
 	Log   zerolog.Logger
+
+	Folder string // of journals; none for a side that keeps none
+	Lock   string // what a journal says of this process and its guardian: see Record.Lock
+
+	journal *Journal
 }
 
 // Resume lets a domain run on that was suspended, its devices first.

@@ -14,6 +14,7 @@ func Receive(ctx context.Context, t *Target, l *transport.Link, paused bool) err
 	if err := banner.send(l.Out); err != nil {
 		return err
 	}
+	defer func() { t.end(false) }() // what it says a source may ask for later
 	t.Name = func(name string) string { return name + suffixIncoming }
 	if err := t.Read(ctx, l.In); err != nil {
 		return err

@@ -15,7 +15,13 @@ var ErrUndecided = errors.New("it is not known whether the target runs the domai
 
 // Send migrates s over a link to a receiver, of ours or of xl, and ends with the domain on exactly one side, or suspended
 // here with ErrUndecided.
-func Send(ctx context.Context, s *Source, l *transport.Link) error {
+//
+// The journal, if one is kept, then has Given as its last step, and Recover finishes what is left.
+func Send(ctx context.Context, s *Source, l *transport.Link) (err error) {
+	if err := s.begin(sourceSide, Sending, Record{UUID: s.Domain.UUID, Domain: s.Domain.ID, Name: s.Domain.Name, Peer: s.Peer}); err != nil {
+		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
+	}
+	defer func() { s.end(!s.given) }()
 	back, err := transport.NewReader(ctx, int(l.In.Fd()))
 	if err != nil {
 		return err
@@ -50,9 +56,10 @@ func (s *Source) offer(ctx context.Context, back io.Reader, stop func() bool) er
 	if !stop() {
 		return errors.Join(context.Cause(ctx), s.rename(context.WithoutCancel(ctx), s.Domain.ID, s.Domain.Name))
 	}
-	if err := s.Commit(); err != nil {
+	if err := errors.Join(s.step(Given, nil), s.Commit()); err != nil {
 		return errors.Join(err, s.rename(ctx, s.Domain.ID, s.Domain.Name))
 	}
+	s.given = true
 	return nil
 }
 
@@ -78,11 +85,13 @@ func (s *Source) give(ctx context.Context, l *transport.Link) error {
 		if err := goOn.expect(back); err != nil {
 			return s.undecided(errors.Join(failed, err))
 		}
+		s.given = false
 		return s.Undo(ctx, errors.Join(failed, s.rename(ctx, s.Domain.ID, s.Domain.Name)))
 	}
 	if err := s.Host.Destroy(ctx, s.Domain.ID); err != nil {
 		return fmt.Errorf("the target runs the domain; its old copy, domain %d, could not be destroyed: %w", s.Domain.ID, err)
 	}
+	s.given = false
 	return nil
 }
 

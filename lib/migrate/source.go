@@ -21,6 +21,7 @@ type Source struct {
 	Side
 	Domain         guest.Info
 	Head           xlstream.XLHeader
+	Peer           string // the target, as the journal has it
 	Live           bool
 	Verify         bool          // live: send all pages again, for the target to compare
 	KeepsRunning   bool          // the domain runs on here when its image is complete
@@ -29,6 +30,7 @@ type Source struct {
 	emulator  Emulator
 	state     *os.File // the emulator's, once it is saved
 	suspended bool     // or about to be
+	given     bool     // to a target that has not answered for it
 	told      guard.State
 }
 

@@ -157,11 +157,16 @@ func (t *Target) create(ctx context.Context, spec guest.Spec) error {
 	if err := t.Guard.Tell(t.state); err != nil {
 		return err
 	}
+	if t.Name != nil {
+		if err := t.begin(targetSide, Receiving, Record{UUID: spec.UUID, Name: t.name}); err != nil {
+			return err
+		}
+	}
 	id, err := t.Host.Create(ctx, spec)
 	if err != nil {
 		return fmt.Errorf("create a domain: %w", err)
 	}
-	t.made, t.state.Domain, t.Domain.ID = true, id, id
+	t.made, t.state.Domain, t.Domain.ID, t.Domain.UUID = true, id, id, spec.UUID
 	if err := t.Guard.Tell(t.state); err != nil {
 		return err
 	}
@@ -232,10 +237,14 @@ func (t *Target) Undo(ctx context.Context, err error) error {
 	if !t.made {
 		return fmt.Errorf("%w; no domain was made", err)
 	}
+	_ = t.Guard.Tell(t.state) // without a guardian it is destroyed all the same
 	if e := t.Host.Destroy(context.WithoutCancel(ctx), t.Domain.ID); e != nil {
 		return fmt.Errorf("%w; half-built domain %d could not be destroyed: %w", err, t.Domain.ID, e)
 	}
 	t.made = false
+	if e := t.step(Refused, nil); e != nil {
+		t.Log.Warn().Err(e).Msg("the source is told all the same")
+	}
 	if e := t.Guard.Tell(guard.State{}); e != nil {
 		t.Log.Warn().Err(e).Msg("going on without a guardian")
 	}
@@ -245,19 +254,25 @@ func (t *Target) Undo(ctx context.Context, err error) error {
 // Own takes a complete domain over, under its own name, which from here on nobody else will run.
 func (t *Target) Own(ctx context.Context, paused bool) error {
 	ctx = context.WithoutCancel(ctx)
+	// The guardian knows before the journal: a domain that it lets run tells by that alone whose it is.
+	if err := t.Guard.Tell(guard.State{Domain: t.Domain.ID, UUID: t.Domain.UUID, Unpause: !paused}); err != nil {
+		t.Log.Warn().Err(err).Msg("going on without a guardian")
+	}
+	if err := t.step(Owned, nil); err != nil {
+		return err
+	}
 	if t.Name != nil {
 		if err := t.rename(ctx, t.Domain.ID, t.name); err != nil {
 			return err
 		}
 	}
-	if err := t.Guard.Tell(guard.State{Domain: t.Domain.ID, UUID: t.Domain.UUID, Unpause: !paused}); err != nil {
-		t.Log.Warn().Err(err).Msg("going on without a guardian")
+	if !paused {
+		if err := Unpause(ctx, t.Host, t.Domain); err != nil {
+			return fmt.Errorf("let domain %d run: %w", t.Domain.ID, err)
+		}
 	}
-	if paused {
-		return nil
-	}
-	if err := Unpause(ctx, t.Host, t.Domain); err != nil {
-		return fmt.Errorf("let domain %d run: %w", t.Domain.ID, err)
+	if err := t.step(Running, nil); err != nil {
+		t.Log.Warn().Err(err).Msg("the domain is ours all the same")
 	}
 	return nil
 }
