@@ -71,11 +71,14 @@ func recovery(ctx context.Context, env *cli.Env, args []string) error {
 		case err != nil:
 			errs = append(errs, err)
 		default:
-			env.Log.Info().Msgf("domain %v %s", id, state)
+			env.Log.Info().Msgf("domain %v %s", id, where[state])
 		}
 	}
 	return errors.Join(errs...)
 }
+
+// where says what became of a source's domain.
+var where = map[migrate.Step]string{migrate.Running: "runs on the target; the old copy is destroyed", migrate.Refused: "is the source's again"}
 
 // askPeer asks xl-stream recover on the target.
 func askPeer(ctx context.Context, command string, r migrate.Record) (migrate.Step, error) {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/google/uuid"
+
 	"xenferry/lib/cli"
 	"xenferry/lib/direct"
 	"xenferry/lib/migrate"
@@ -15,13 +17,14 @@ import (
 const remoteReceive = "xl-stream receive"
 
 func send(ctx context.Context, env *cli.Env, args []string) error {
-	var hostSpec, config, remote, folder string
+	var hostSpec, config, remote, folder, peer string
 	var stopped, verify bool
 	var timeout, connect time.Duration
 	flags := cli.Flags(env)
 	flags.StringVar(&hostSpec, "host", "", "")
 	flags.StringVar(&config, "config", "", "")
 	flags.StringVar(&folder, "journal", "", "")
+	flags.StringVar(&peer, "peer", "", "")
 	flags.StringVar(&remote, "remote", remoteReceive, "")
 	flags.BoolVar(&stopped, "not-live", false, "")
 	flags.BoolVar(&verify, "debug-verify", false, "")
@@ -62,6 +65,9 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	}
 	err = migrate.Send(ctx, s, l)
 	closed := l.Close()
+	if errors.Is(err, migrate.ErrUndecided) && peer != "" {
+		err = decide(context.WithoutCancel(ctx), env, &side, d.UUID, peer, err)
+	}
 	if err != nil {
 		return errors.Join(err, closed)
 	}
@@ -70,4 +76,19 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	}
 	env.Log.Info().Msgf("domain %d is gone: the target has it", d.ID)
 	return nil
+}
+
+// decide asks the target of a lost hand-over, whose error is lost. It is nil if the target runs the domain.
+func decide(ctx context.Context, env *cli.Env, side *migrate.Side, id uuid.UUID, peer string, lost error) error {
+	env.Log.Warn().Err(lost).Msg("asking the target")
+	state, err := migrate.RecoverSource(ctx, side, id, func(ctx context.Context, r migrate.Record) (migrate.Step, error) {
+		return askPeer(ctx, peer, r)
+	})
+	switch {
+	case err != nil:
+		return err
+	case state == migrate.Running:
+		return nil
+	}
+	return errors.New("the link was lost, and the target has not got the domain: it runs here")
 }

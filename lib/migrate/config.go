@@ -45,6 +45,26 @@ func Config(d guest.Info) ([]byte, error) {
 	return append(b, '\n'), err
 }
 
+// withoutDevices refuses a configuration of a domain that needs a toolstack: an emulator, disks, interfaces and the like. A
+// host of ours makes none of them, and a guest that comes back without its disks has lost them.
+func withoutDevices(b []byte) error {
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(b, &members); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	for _, name := range []string{"disks", "nics", "pcidevs", "rdms", "dtdevs", "vfbs", "vkbs", "vtpms", "p9s", "pvcallsifs", "vdispls",
+		"vsnds", "usbctrls", "usbdevs", "channels", "virtios"} {
+		var all []json.RawMessage
+		if json.Unmarshal(members[name], &all) == nil && len(all) > 0 {
+			return fmt.Errorf("the domain has %s, which a toolstack makes: use xl restore, or xl migrate-receive, with our helper", name)
+		}
+	}
+	if s, err := SpecOf(b); err == nil && s.Kind == guest.HVM {
+		return fmt.Errorf("an HVM domain has an emulator, which a toolstack starts: use xl restore, or xl migrate-receive, with our helper")
+	}
+	return nil
+}
+
 // SpecOf is what it takes to make the domain of a configuration. A PV domain is of 64 bits until its stream says otherwise.
 func SpecOf(b []byte) (guest.Spec, error) {
 	var c config

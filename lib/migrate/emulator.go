@@ -45,12 +45,17 @@ type qemu struct {
 	keys   bool // there is a xenstore with keys of it
 }
 
+// deviceHost is a host that starts emulators by itself, and tells where they answer.
+type deviceHost interface {
+	QMPSocket(id guest.DomID) string
+}
+
 // OpenEmulator is the emulator of an HVM domain; nil for a domain that has none.
 func OpenEmulator(h host.Host, d guest.Info) Emulator {
 	if d.Kind != guest.HVM {
 		return nil
 	}
-	if s, ok := h.(interface{ QMPSocket(guest.DomID) string }); ok {
+	if s, ok := h.(deviceHost); ok {
 		return &qemu{s.QMPSocket(d.ID), d.ID, false}
 	}
 	return &qemu{fmt.Sprintf("/run/xen/qmp-libxl-%d", d.ID), d.ID, true}

@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -57,6 +58,22 @@ func TestConfig(t *testing.T) {
 		`{"c_info": {"type": "pv"}, "b_info": {"max_vcpus": 1, "max_memkb": 18446744073709551615}}`} {
 		if s, err := SpecOf([]byte(bad)); err == nil {
 			t.Errorf("%s: %+v", bad, s)
+		}
+	}
+}
+
+// What a toolstack makes is not left out unsaid.
+func TestWithoutDevices(t *testing.T) {
+	rest := `"c_info": {"type": "%s"}, "b_info": {"max_vcpus": 1, "max_memkb": 8192}`
+	for text, ok := range map[string]bool{
+		`{` + fmt.Sprintf(rest, "pvh") + `}`:                                 true,
+		`{` + fmt.Sprintf(rest, "pv") + `, "disks": []}`:                     true,
+		`{` + fmt.Sprintf(rest, "pv") + `, "disks": [{"vdev": "xvda"}]}`:     false,
+		`{` + fmt.Sprintf(rest, "pvh") + `, "nics": [{"bridge": "xenbr0"}]}`: false,
+		`{` + fmt.Sprintf(rest, "hvm") + `}`:                                 false,
+	} {
+		if err := withoutDevices([]byte(text)); (err == nil) != ok {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 }

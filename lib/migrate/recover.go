@@ -30,7 +30,7 @@ func RecoverTarget(ctx context.Context, s *Side, id uuid.UUID) (Step, error) {
 		return "", err
 	}
 	defer func() { _ = j.close() }()
-	if err := gone(j.last.Lock); err != nil {
+	if err := s.gone(j.last.Lock); err != nil {
 		return "", err
 	}
 	d, err := s.find(ctx, id)
@@ -64,8 +64,9 @@ func RecoverTarget(ctx context.Context, s *Side, id uuid.UUID) (Step, error) {
 }
 
 // RecoverSource finishes what a sender left behind on this host: the domain then runs here or is the target's. ask is
-// asked only if the domain was given away. What became of it is said in words.
-func RecoverSource(ctx context.Context, s *Side, id uuid.UUID, ask Ask) (string, error) {
+// asked only if the domain was given away. It returns Running if the target runs it, and Refused if it runs here, or is not
+// here any more for another reason.
+func RecoverSource(ctx context.Context, s *Side, id uuid.UUID, ask Ask) (Step, error) {
 	j, err := openJournal(s.Folder, sourceSide, id, false, settleTime)
 	if err != nil {
 		return "", err
@@ -78,7 +79,7 @@ func RecoverSource(ctx context.Context, s *Side, id uuid.UUID, ask Ask) (string,
 			_ = j.close()
 		}
 	}()
-	if err := gone(j.last.Lock); err != nil {
+	if err := s.gone(j.last.Lock); err != nil {
 		return "", err
 	}
 	d, err := s.find(ctx, id)
@@ -87,7 +88,7 @@ func RecoverSource(ctx context.Context, s *Side, id uuid.UUID, ask Ask) (string,
 		return "", err
 	case d == nil:
 		done = true
-		return "is no longer here", nil
+		return Refused, nil
 	case j.last.Step == Given && d.Suspended():
 		step, err := ask(ctx, j.last)
 		switch {
@@ -95,7 +96,7 @@ func RecoverSource(ctx context.Context, s *Side, id uuid.UUID, ask Ask) (string,
 			return "", fmt.Errorf("domain %d stays suspended, as nobody knows whether %s runs it: %w", d.ID, j.last.Peer, err)
 		case step == Running:
 			done = true
-			return "runs on the target; its old copy is destroyed", s.Host.Destroy(ctx, d.ID)
+			return Running, s.Host.Destroy(ctx, d.ID)
 		case step != Refused:
 			return "", fmt.Errorf("domain %d stays suspended: the target answered %q", d.ID, step)
 		}
@@ -108,7 +109,7 @@ func RecoverSource(ctx context.Context, s *Side, id uuid.UUID, ask Ask) (string,
 	}
 	err = errors.Join(err, s.rename(ctx, d.ID, j.last.Name))
 	done = err == nil
-	return "runs here", err
+	return Refused, err
 }
 
 // Sources are the domains that a sender on this side left a journal of.
@@ -139,9 +140,9 @@ func (s *Side) find(ctx context.Context, id uuid.UUID) (*guest.Info, error) {
 	return nil, nil
 }
 
-// gone waits until nobody has a lock any more: a process, or the guardian that undoes what it left.
-func gone(name string) error {
-	if name == "" {
+// gone waits until nobody else has a lock any more: a process, or the guardian that undoes what it left.
+func (s *Side) gone(name string) error {
+	if name == "" || name == s.Lock {
 		return nil
 	}
 	f, err := os.Open(name)

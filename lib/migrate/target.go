@@ -72,12 +72,19 @@ func (t *Target) readHead(src io.Reader) (spec guest.Spec, off uint64, err error
 	case !h.JSON:
 		return spec, 0, errors.New("the configuration in the stream is an xl.cfg, which only xl understands: one as JSON must be given")
 	}
-	spec, err = SpecOf(b)
+	if spec, err = SpecOf(b); err != nil {
+		return spec, 0, err
+	}
+	if _, ok := t.Host.(deviceHost); !ok {
+		if err := withoutDevices(b); err != nil {
+			return spec, 0, err
+		}
+	}
 	t.name = spec.Name
 	if t.Name != nil {
 		spec.Name = t.Name(spec.Name)
 	}
-	return spec, r.Offset(), err
+	return spec, r.Offset(), nil
 }
 
 // readRecords reads the libxl stream behind its header.
