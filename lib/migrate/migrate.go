@@ -75,11 +75,10 @@ type renamer interface {
 	Rename(ctx context.Context, id guest.DomID, name string) error
 }
 
-// rename gives a domain another name, where the host can.
+// rename gives a domain another name, where the host can. Elsewhere it keeps its own all the time.
 func (s *Side) rename(ctx context.Context, id guest.DomID, name string) error {
 	r, ok := s.Host.(renamer)
 	if !ok {
-		s.Log.Warn().Msgf("domain %d keeps its name: this host does not rename", id)
 		return nil
 	}
 	if err := r.Rename(ctx, id, name); err != nil {

@@ -81,7 +81,7 @@ func (t *Target) readHead(src io.Reader) (spec guest.Spec, off uint64, err error
 		}
 	}
 	t.name = spec.Name
-	if t.Name != nil {
+	if _, ok := t.Host.(renamer); ok && t.Name != nil {
 		spec.Name = t.Name(spec.Name)
 	}
 	return spec, r.Offset(), nil
