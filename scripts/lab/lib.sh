@@ -190,6 +190,8 @@ helper_of() { # DOMID
   return 1
 }
 
+xl_of() { sed -n 's/^PPid:[[:space:]]*//p' "/proc/$(helper_of "$1")/status"; } # DOMID: the toolstack above it
+
 no_helper() { ! helper_of "$1" >/dev/null; } # DOMID
 
 suspended() { case $(xl list "$1" | awk 'NR > 1 {print $5}') in *s*) ;; *) return 1 ;; esac; } # DOMID

@@ -1,7 +1,8 @@
 #!/bin/sh
 # abort-late KIND HOW: xl save fails after the suspend request and before END. xl lets the domain run on, and it is whole.
 #
-#   HOW  term or kill, the signal that the save helper gets; reader, who goes away; full, the disk
+#   HOW  term or kill, the signal that the save helper gets; reader, who goes away; full, the disk; xl, which dies with its helper
+#        and leaves the guest suspended: xc-save --resume revives it
 # shellcheck source=lib.sh
 . /share/lab/lib.sh
 create g "$1"
@@ -24,10 +25,15 @@ case $2 in
     sleep 2
     case $2 in
       term | kill) kill -"$2" "$(helper_of "$id")" ;;
+      xl) kill -KILL "$(xl_of "$id")" "$(helper_of "$id")" ;;
     esac
     kill "$reader"
     wait "$saving"
     status=$?
+    if [ "$2" = xl ]; then
+      suspended "$id" || die "the guest is not suspended"
+      /tmp/bin/xc-save --resume "$id" || die "xc-save --resume: exit status $?"
+    fi
     ;;
 esac
 [ "$status" != 0 ] || die "xl save: exit status 0"
