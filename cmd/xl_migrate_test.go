@@ -212,6 +212,39 @@ func TestXLSendRefused(t *testing.T) {
 	}
 }
 
+// TestXLSendStuck: a target that reads no further holds nobody: whoever gives up has his guest back.
+func TestXLSendStuck(t *testing.T) {
+	a := newHost(t, "--memory", "64M")
+	a.create(t, append(busy, "--kind", "hvm")...)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	p := start(t, "xl-stream", "send", "--host", a.spec, "g", "tcp:"+l.Addr().String())
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	if _, err := io.WriteString(c, xlBanner); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.CopyN(io.Discard, c, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	if status := p.wait(); status != 1 || !strings.Contains(p.stderr.String(), "runs on") {
+		t.Errorf("exit status %d\n%s", status, p.stderr.String())
+	}
+	if d := a.domain(t, "g"); d == nil || d.Shutdown || d.LogDirty || a.devices(t, d.ID).Log {
+		t.Errorf("%+v\n%s", d, p.stderr.String())
+	}
+	if err := a.check(t, "g"); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestXLReceiveFromXL: what a stock xl migrate sent, GO behind the stream included, is answered as stock xl answers.
 func TestXLReceiveFromXL(t *testing.T) {
 	for _, name := range testkit.Captures {
