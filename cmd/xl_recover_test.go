@@ -126,6 +126,7 @@ func proxy(t *testing.T, address string) (via string, cut func()) {
 		ends[0] = from
 		to, err := net.Dial("tcp", address)
 		if err != nil {
+			_ = from.Close()
 			return
 		}
 		ends[1] = to
