@@ -26,6 +26,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", os.Getenv("PATH"))
 			env.Setenv("SCRIPTS", scripts)
+			env.Setenv("XENFERRY_JOURNAL", filepath.Join(env.WorkDir, ".journal"))
 			for _, name := range []string{"A", "B"} {
 				spec, err := serve(env)
 				if err != nil {
