@@ -7,7 +7,8 @@ import (
 )
 
 // Capture is the path of one of the streams that stock Xen wrote, zstd-compressed. They are not in the repository: the
-// folder is $XENFERRY_DATA, else shared/data beside the repository. Where it is absent the test is skipped.
+// folder is $XENFERRY_DATA, else shared/data beside the repository. Where it is absent the test is
+// skipped, or fails in CI.
 func Capture(t testing.TB, name string) string {
 	t.Helper()
 	dir := os.Getenv("XENFERRY_DATA")
@@ -16,6 +17,9 @@ func Capture(t testing.TB, name string) string {
 	}
 	file := filepath.Join(dir, name)
 	if _, err := os.Stat(file); err != nil {
+		if os.Getenv("XENFERRY_CI") != "" {
+			t.Fatalf("streams of stock Xen are looked for in $XENFERRY_DATA: %v", err)
+		}
 		t.Skipf("%v: streams of stock Xen are looked for in $XENFERRY_DATA", err)
 	}
 	return file
