@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 		env := append(os.Environ(), "CGO_ENABLED=0")
 		if os.Getenv("XENFERRY_RACE") != "" {
 			args, env = []string{"build", "-race", "-o", dir + "/", "./..."}, os.Environ()
+			_ = os.Setenv("GORACE", "atexit_sleep_ms=0") // else each process takes a second to end
 		}
 		build := exec.Command("go", args...)
 		build.Env, build.Stderr = env, os.Stderr
