@@ -3,7 +3,8 @@ package guest
 // Prot says what a Mapping is for.
 type Prot uint8
 
-// A writable mapping can also be read. What is written through it counts as dirty for the log at its Close.
+// A writable mapping can also be read. The simulated host takes what is written through it as dirty at its Close; Xen does
+// not log what a toolstack writes, so nothing that saves may rely on that.
 const (
 	ReadOnly Prot = iota
 	ReadWrite
