@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/vsock"
@@ -99,14 +100,31 @@ func fromConn(c net.Conn, err error) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := c.(interface{ File() (*os.File, error) }).File()
+	fd, err := blocking(c)
 	if err = errors.Join(err, c.Close()); err != nil {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
 		return nil, err
 	}
-	if err := unix.SetNonblock(int(f.Fd()), false); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
+	f := os.NewFile(uintptr(fd), c.RemoteAddr().String())
 	return &Link{In: f, Out: f}, nil
+}
+
+// blocking duplicates a connection's descriptor and makes it blocking; -1 if there is none. Not every connection has a
+// method File: a vsock's has not.
+func blocking(c net.Conn) (fd int, err error) {
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd = -1
+	control := raw.Control(func(conn uintptr) {
+		if fd, err = unix.FcntlInt(conn, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			err = unix.SetNonblock(fd, false)
+		}
+	})
+	return fd, errors.Join(control, err)
 }
 
 // inherited takes descriptors that this process was given.

@@ -163,7 +163,7 @@ receiver() { # HELPER [XL-OPTION...]
 
 # clean ends all guests and whatever a script has left running.
 clean() {
-  killall -q -KILL libxl-save-helper xl xc-save xc-restore
+  killall -q -KILL libxl-save-helper xl xl-stream xc-save xc-restore
   xl list | awk 'NR > 2 || ($2 + 0) > 0 {if ($2 ~ /^[0-9]+$/ && $2 > 0) print $2}' | while read -r id; do in_time 30 xl destroy "$id"; done
   umount -l /tmp/case/* 2>/dev/null
   rm -rf /tmp/case
