@@ -30,11 +30,12 @@ capabilities() {
   echo "xen_caps: $(xen_caps)"
 }
 
-# has is for pv, pv32, hvm, hap, shadow, and qemu, a device model in the share. PV guests have no other log-dirty than that of shadow paging.
+# has is for pv, pv32, hvm, hap, shadow; and for qemu, a device model, and libvirt, which are in the share or not. PV guests have no other log-dirty than that of shadow paging.
 has() {
   case $1 in
     pv32) xen_caps | grep -qw xen-3.0-x86_32p ;;
     qemu) [ -x /share/q/dm ] ;;
+    libvirt) [ -x /share/v/libvirtd ] ;;
     pv) xen_caps | grep -qw xen-3.0-x86_64 ;;
     *) virt_caps | grep -qw "$1" ;;
   esac
@@ -161,8 +162,24 @@ receiver() { # HELPER [XL-OPTION...]
   echo "LIBXL_SAVE_HELPER=$h xl migrate-receive $*"
 }
 
+# --- libvirt
+
+virsh() { in_time 250 /tmp/v/virsh -q -c xen:///system "$@"; }
+
+# start_libvirtd has Debian's libvirtd serve virsh here and there, until clean.
+start_libvirtd() { # HELPER
+  [ -d /tmp/v ] || cp -r /share/v /tmp/v
+  mkdir -p /etc/libvirt /usr/share /var/log/libvirt
+  ln -sfn /tmp/v/share /usr/share/libvirt
+  echo 'root:x:0:0:root:/root:/bin/sh' >/etc/passwd
+  hostname "dom0-$XEN_RELEASE"
+  with "$1" /tmp/v/libvirtd -d -l -f /tmp/v/libvirtd.conf || die "libvirtd: exit status $?"
+  wait_for 60 virsh version || die "libvirtd does not answer: $(cat /var/log/libvirt/libvirtd.log)"
+}
+
 # clean ends all guests and whatever a script has left running.
 clean() {
+  [ ! -f /run/libvirtd.pid ] || kill "$(cat /run/libvirtd.pid)"
   killall -q -KILL libxl-save-helper xl xl-stream xc-save xc-restore
   xl list | awk 'NR > 2 || ($2 + 0) > 0 {if ($2 ~ /^[0-9]+$/ && $2 > 0) print $2}' | while read -r id; do in_time 30 xl destroy "$id"; done
   umount -l /tmp/case/* 2>/dev/null
