@@ -6,10 +6,13 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"xenferry/lib/migrate"
 )
 
 // TestXLRecover kills a process of a live migration at a random moment, or cuts its link, and then has both sides recover:
@@ -37,10 +40,11 @@ func TestXLRecover(t *testing.T) {
 				}
 			}
 		}
-		left, _ := os.ReadDir(ja)
-		for _, f := range left {
-			if strings.HasSuffix(f.Name(), ".source") {
-				t.Errorf("a journal is left: %s", f.Name())
+		for _, journals := range []string{ja, jb} {
+			if left, err := migrate.List(journals); err != nil || slices.ContainsFunc(left, func(e migrate.Entry) bool {
+				return e.Side == migrate.SourceSide || e.Step != migrate.Running && e.Step != migrate.Refused
+			}) {
+				t.Errorf("journals are left: %+v, %v", left, err)
 			}
 		}
 		if running != 1 || away != nil || source != nil && target != nil || b.domain(t, "g--incoming") != nil {
@@ -87,10 +91,15 @@ func recoverOnce(t *testing.T, r *rand.Rand, a, b *simHost, ja, jb, victim strin
 	}
 	status = append(status, receiver.wait())
 	said = fmt.Sprintf("exit statuses %v\n-- sender\n%s-- receiver\n%s", status, sender.stderr.String(), receiver.stderr.String())
-	_, errs, code := try(t, "xl-stream", "recover", "--host", a.spec, "--journal", ja, "--peer", "xl-stream recover --host "+b.spec+" --journal "+jb)
-	said += fmt.Sprintf("-- recover: %d\n%s", code, errs)
-	if code != 0 {
-		t.Errorf("recover failed")
+	source, target := []string{"xl-stream", "recover", "--host", a.spec, "--journal", ja}, []string{"xl-stream", "recover", "--host", b.spec, "--journal", jb}
+	sides := [][]string{append(source, "--peer", strings.Join(target, " ")), append(target, "--peer", strings.Join(source, " "))}
+	r.Shuffle(2, func(i, j int) { sides[i], sides[j] = sides[j], sides[i] })
+	for _, words := range sides {
+		_, errs, code := try(t, words...)
+		said += fmt.Sprintf("-- %s: %d\n%s", strings.Join(words, " "), code, errs)
+		if code != 0 {
+			t.Errorf("recover failed")
+		}
 	}
 	if b.domain(t, "g") != nil {
 		return "moved", said

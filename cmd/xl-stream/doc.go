@@ -2,14 +2,14 @@
 //
 //	usage: xl-stream send [--host H] [--config F] [--remote COMMAND] [--not-live] [options] DOMAIN DEST
 //	       xl-stream receive [--host H] [--config F] [--paused] [--listen ADDR [--once]]
-//	       xl-stream recover [--host H] [--peer COMMAND | --peer-says running|refused]
+//	       xl-stream recover [--host H] [--peer COMMAND | --peer-says ANSWER] | --list
 //	       xl-stream save [--host H] [--live] [--config F] [--leave STATE] [--suspend-timeout D] DOMAIN [FILE]
 //	       xl-stream restore [--host H] [--config F] [--paused] [--into COMMAND] [FILE]
 //	       xl-stream wrap [--config F | --libxl] [--emulator F] [--xenstore F] <in >out
 //	       xl-stream unwrap [--config-out F] [--emulator-out F] [--xenstore-out F] [<in] [>out]
 //
-// send migrates a domain live, and receive is the other end; octet for octet they speak as xl migrate and xl migrate-receive
-// do, so that either may have xl for a peer.
+// send migrates a domain live, and receive is the other end; they speak as xl migrate and xl migrate-receive do, so that
+// either may have xl for a peer, and to each other a little more.
 //
 // DEST is one of
 //
@@ -28,23 +28,40 @@
 //	--debug-verify         send: send all pages again at the end, for the target to compare
 //	--suspend-timeout D    send: how long the guest may take to suspend (60s)
 //	--connect-timeout D    send: how long it may take to connect (30s)
+//	--link-timeout D       how long the other side may be silent (2m, 0 for ever): in its answers; over tcp, in what the kernel
+//	                       hears of it; over ssh:HOST, as ServerAliveInterval. An exec:COMMAND has to look after itself
+//	--plain                send: offer nothing, and speak as xl migrate to the octet
 //	--paused, -p           receive: leave the domain paused
 //
-// Until the source has said GO, whatever fails leaves the domain running there, under its name, and nothing on the target.
-// From GO on the source has it suspended as NAME--migratedaway, and destroys it when the target has reported that it runs there.
-// If the target reports that it does not, and has given it back, the domain runs on at the source. If the link is lost in
-// between, the source cannot know, which is a gap in xl's protocol: it says so, with exit status 1, and leaves the domain
-// suspended.
+// Until the source has said GO, whatever fails leaves the domain running there, under its name. From GO on the source has it
+// suspended as NAME--migratedaway, and destroys it when the target has reported that it runs there. If the target reports
+// that it does not, and has given it back, the domain runs on at the source. If the link is lost in between, the source
+// cannot know: it says so, with exit status 1, and leaves the domain suspended.
+//
+// Xl's protocol has gaps there. A target of xl keeps no record: after a crash or a lost link only somebody who looks at it can
+// say whether it runs the domain, and what he sees may change while its xl migrate-receive still lives. It destroys a complete
+// copy as soon as the link is lost, also if the source's machine is gone, and the copy was the last. And nothing tells it
+// that the source is done. So our sender offers to hold the domain, by a number behind the configuration in xl's header, where xl
+// does not look, and our receiver, if it keeps a journal, answers by a READY of its own. Then the copy stays, paused, as
+// NAME--incoming, until the source has given or kept it, whoever dies; every question is about that number, not about
+// whatever hand-over of the domain was last; and the source tells when it will not ask again. Without the offer, and from
+// a receiver that does not know it, every octet is xl's.
 //
 // Both sides keep a journal of each hand-over, a file per domain in --journal DIR ($XENFERRY_JOURNAL, else
-// /var/lib/xenferry for root, ~/.local/state/xenferry for others), on the disk before what it speaks of happens. recover
-// reads those that senders on this host left, whatever killed them, and ends each with the domain running in one place:
+// /var/lib/xenferry for root, ~/.local/state/xenferry for others), on the disk before what it speaks of happens. A domain is
+// sent by one at a time. What no link can settle, as the last word on it may be lost, errs to a domain that does not run: at the
+// source suspended, at the target paused, and both complete. recover reads what senders and receivers on this host
+// left, whatever killed them, and ends it with the domain running in one place:
 //
-//	--peer COMMAND         how to ask a target of ours about a domain that was given away, such as 'ssh HOST xl-stream recover';
-//	                       it first finishes what its receiver left: the domain runs there, or nothing of it is left
-//	--peer-says ANSWER     you have looked at the target, which is stock xl or gone for good: running or refused
+//	--peer COMMAND         how to ask the other side, if it is ours, such as 'ssh HOST xl-stream recover'; that
+//	                       first finishes what it can there
+//	--peer-says ANSWER     you have looked at the other side, which is stock xl or gone for good: a target has the domain
+//	                       running, or has refused it; a source has given it, or has kept it
+//	--list                 print the journals instead, an object of JSON a line
 //
-// Without an answer such a domain stays suspended, with exit status 1. A target's journal stays, as it may be asked later.
+// Without an answer such a domain stays as it is, with exit status 1. Once the other side will not ask, a journal goes; else a
+// target's stays for 30 days. A guest that ran on the target, and was lost with that machine before its source heard
+// of it, is not run from the source's old copy unless you say refused.
 //
 // save writes a domain as xl save does: xl's header, the libxl stream, in it the guest, by xc-save as a helper on the same
 // descriptor, and the state of its emulator. FILE is written beside its name and takes it when all of it is on the disk; what

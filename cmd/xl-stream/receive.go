@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,7 @@ import (
 type receiving struct {
 	host, config, folder string
 	paused               bool
+	patience             time.Duration
 }
 
 func receive(ctx context.Context, env *cli.Env, args []string) error {
@@ -30,6 +32,7 @@ func receive(ctx context.Context, env *cli.Env, args []string) error {
 	flags.StringVar(&r.config, "config", "", "")
 	flags.BoolVarP(&r.paused, "paused", "p", false, "")
 	flags.StringVar(&r.folder, "journal", "", "")
+	flags.DurationVar(&r.patience, "link-timeout", linkTimeout, "")
 	flags.StringVar(&listen, "listen", "", "")
 	flags.BoolVar(&once, "once", false, "")
 	words, err := cli.Parse(flags, args)
@@ -44,7 +47,7 @@ func receive(ctx context.Context, env *cli.Env, args []string) error {
 	case once && listen == "":
 		return cli.Usagef("--once is for --listen")
 	case listen == "":
-		l, err := transport.Dial(ctx, transport.Address{Scheme: transport.FD, In: 0, Out: 1}, "")
+		l, err := transport.Dial(ctx, transport.Address{Scheme: transport.FD, In: 0, Out: 1}, transport.Options{})
 		if err != nil {
 			return usage(err)
 		}
@@ -78,6 +81,10 @@ func (r *receiving) one(ctx context.Context, env *cli.Env, l *transport.Link) er
 		return err
 	}
 	defer done()
+	side.Patience = r.patience
+	if err := l.KeepAlive(r.patience); err != nil {
+		return err
+	}
 	t := &migrate.Target{Side: side}
 	if r.config != "" {
 		if t.Config, err = os.ReadFile(r.config); err != nil {
@@ -127,7 +134,7 @@ func (r *receiving) serve(ctx context.Context, env *cli.Env, l *transport.Listen
 
 // words is the command line of a receiver whose link is standard input and output.
 func (r *receiving) words() []string {
-	words := []string{"receive", "--host", r.host, "--config", r.config, "--journal", r.folder}
+	words := []string{"receive", "--host", r.host, "--config", r.config, "--journal", r.folder, "--link-timeout", r.patience.String()}
 	if r.paused {
 		words = append(words, "--paused")
 	}

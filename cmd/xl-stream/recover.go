@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,80 +17,176 @@ import (
 	"xenferry/lib/migrate"
 )
 
+// recovering is the options of recover.
+type recovering struct {
+	host, folder, peer, says, tell string
+	list                           bool
+}
+
 // recovery is the command recover.
 func recovery(ctx context.Context, env *cli.Env, args []string) error {
-	var hostSpec, folder, peer, says, tell string
+	var r recovering
+	if err := r.parse(env, args); err != nil {
+		return err
+	}
+	if r.list {
+		return r.print(env)
+	}
+	h, err := host.Open(ctx, r.host, env.Log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = h.Close() }()
+	side := &migrate.Side{Host: h, Spec: hostSpec(h, r.host), Log: env.Log, Folder: r.folder}
+	if r.tell != "" {
+		return r.answer(ctx, env, side)
+	}
+	migrate.Prune(r.folder, env.Log)
+	return r.all(ctx, env, side)
+}
+
+func (r *recovering) parse(env *cli.Env, args []string) error {
 	flags := cli.Flags(env)
-	flags.StringVar(&hostSpec, "host", "", "")
-	flags.StringVar(&folder, "journal", "", "")
-	flags.StringVar(&peer, "peer", "", "")
-	flags.StringVar(&says, "peer-says", "", "")
-	flags.StringVar(&tell, "tell", "", "")
+	flags.StringVar(&r.host, "host", "", "")
+	flags.StringVar(&r.folder, "journal", "", "")
+	flags.StringVar(&r.peer, "peer", "", "")
+	flags.StringVar(&r.says, "peer-says", "", "")
+	flags.StringVar(&r.tell, "tell", "", "")
+	flags.BoolVar(&r.list, "list", false, "")
 	words, err := cli.Parse(flags, args)
 	if err == nil {
-		folder, err = journalFolder(folder)
+		r.folder, err = journalFolder(r.folder)
 	}
 	switch {
 	case err != nil:
 		return err
 	case len(words) > 0:
 		return cli.Usagef("recover takes no word such as %q", words[0])
-	case says != "" && says != string(migrate.Running) && says != string(migrate.Refused):
-		return cli.Usagef("--peer-says %s: want running or refused", says)
-	case peer != "" && says != "":
+	case r.says != "" && answers[migrate.Step(r.says)] == "":
+		return cli.Usagef("--peer-says %s: want running or refused of a target, given or kept of a source", r.says)
+	case r.peer != "" && r.says != "":
 		return cli.Usagef("--peer and --peer-says exclude each other")
 	}
-	h, err := host.Open(ctx, hostSpec, env.Log)
-	if err != nil {
-		return err
+	return nil
+}
+
+// print lists the journals, an object of JSON a line.
+func (r *recovering) print(env *cli.Env) error {
+	all, err := migrate.List(r.folder)
+	out := json.NewEncoder(env.Stdout)
+	for _, e := range all {
+		err = errors.Join(err, out.Encode(e))
 	}
-	defer func() { _ = h.Close() }()
-	side := &migrate.Side{Host: h, Log: env.Log, Folder: folder}
-	if tell != "" {
-		id, err := uuid.Parse(tell)
-		if err != nil {
-			return cli.Usagef("--tell %s: %v", tell, err)
-		}
-		step, err := migrate.RecoverTarget(ctx, side, id)
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintln(env.Stdout, step)
-		return err
-	}
-	ids, err := migrate.Sources(folder)
+	return err
+}
+
+// all recovers what senders and receivers on this host left.
+func (r *recovering) all(ctx context.Context, env *cli.Env, side *migrate.Side) error {
+	entries, err := migrate.List(r.folder)
 	errs := []error{err}
-	for _, id := range ids {
-		state, err := migrate.RecoverSource(ctx, side, id, func(ctx context.Context, r migrate.Record) (migrate.Step, error) {
-			if says != "" {
-				return migrate.Step(says), nil
-			}
-			return askPeer(ctx, peer, r)
-		})
+	for _, e := range entries {
+		if !e.Unfinished(side) {
+			continue
+		}
+		var state migrate.Step
+		if e.Side == migrate.SourceSide {
+			state, err = migrate.RecoverSource(ctx, side, e.UUID, r.ask)
+		} else {
+			state, err = migrate.RecoverTarget(ctx, side, e.UUID, e.ID, "", r.ask)
+		}
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // finished meanwhile
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, migrate.ErrUnknown): // finished meanwhile
 		case err != nil:
 			errs = append(errs, err)
 		default:
-			env.Log.Info().Msgf("domain %v %s", id, where[state])
+			env.Log.Info().Msgf("domain %v %s", e.UUID, where[e.Side][state])
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// where says what became of a source's domain.
-var where = map[migrate.Step]string{migrate.Running: "runs on the target; the old copy is destroyed", migrate.Refused: "is the source's again"}
+// where says what became of a domain.
+var where = map[string]map[migrate.Step]string{
+	migrate.SourceSide: {
+		migrate.Running: "runs on the target; the old copy is destroyed",
+		migrate.Kept:    "runs here, at the source",
+		migrate.Refused: "is on neither side",
+	},
+	migrate.TargetSide: {
+		migrate.Running: "runs here, at the target",
+		migrate.Refused: "is not here, and was not given",
+	},
+}
 
-// askPeer asks xl-stream recover on the target.
-func askPeer(ctx context.Context, command string, r migrate.Record) (migrate.Step, error) {
-	if command == "" {
-		return "", errors.New("give --peer, such as 'ssh HOST xl-stream recover', or look there and give --peer-says")
+// answers are what the other side may say, and of whom it is said.
+var answers = map[migrate.Step]string{
+	migrate.Running: migrate.SourceSide, migrate.Refused: migrate.SourceSide,
+	migrate.Given: migrate.TargetSide, migrate.Kept: migrate.TargetSide,
+}
+
+// ask asks the other side by --peer, or takes what --peer-says.
+func (r *recovering) ask(ctx context.Context, j migrate.Record, says migrate.Step) (migrate.Step, error) {
+	asks := migrate.SourceSide
+	if says == migrate.Held {
+		asks = migrate.TargetSide
 	}
-	c := exec.CommandContext(ctx, "sh", "-c", command+" --tell "+r.UUID.String())
+	switch {
+	case r.peer != "":
+		return askPeer(ctx, r.peer, j, says)
+	case says == migrate.Forgotten:
+		return "", nil
+	case answers[migrate.Step(r.says)] == asks:
+		return migrate.Step(r.says), nil
+	case says == migrate.Kept && j.Step == migrate.Given: // told by --peer-says that it is not there
+		return migrate.Refused, nil
+	}
+	return "", errors.New("give --peer, such as 'ssh HOST xl-stream recover', or look there and give --peer-says")
+}
+
+// askPeer asks xl-stream recover on the other side, and tells it what this side knows.
+func askPeer(ctx context.Context, command string, r migrate.Record, says migrate.Step) (migrate.Step, error) {
+	of := migrate.TargetSide
+	if says == migrate.Held {
+		of = migrate.SourceSide
+	}
+	c := exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf("%s --tell %s,%v,%v,%s", command, of, r.UUID, r.ID, says))
 	c.Stderr = os.Stderr
 	answer, err := c.Output()
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", command, err)
 	}
-	return migrate.Step(strings.TrimSpace(string(answer))), nil
+	if step := strings.TrimSpace(string(answer)); step != unknown {
+		return migrate.Step(step), nil
+	}
+	return "", fmt.Errorf("%s: %w", command, migrate.ErrUnknown)
+}
+
+// unknown is what a side answers that has no record.
+const unknown = "unknown"
+
+// answer answers the other side's askPeer, after it finished what it can.
+func (r *recovering) answer(ctx context.Context, env *cli.Env, side *migrate.Side) error {
+	part := strings.Split(r.tell, ",")
+	if len(part) != 4 {
+		return cli.Usagef("--tell %s: want SIDE,DOMAIN,HAND-OVER,STEP", r.tell)
+	}
+	domain, err := uuid.Parse(part[1])
+	id, e := uuid.Parse(part[2])
+	if err = errors.Join(err, e); err != nil {
+		return cli.Usagef("--tell %s: %v", r.tell, err)
+	}
+	var step migrate.Step
+	if part[0] == migrate.SourceSide {
+		step, err = migrate.AnswerSource(ctx, side, domain, id)
+	} else {
+		step, err = migrate.RecoverTarget(ctx, side, domain, id, migrate.Step(part[3]), nil)
+	}
+	if errors.Is(err, migrate.ErrUnknown) {
+		step, err = unknown, nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(env.Stdout, step)
+	return err
 }

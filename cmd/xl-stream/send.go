@@ -13,13 +13,16 @@ import (
 	"xenferry/lib/transport"
 )
 
+// linkTimeout is how long the other side may be silent.
+const linkTimeout = 2 * time.Minute
+
 // remoteReceive is what ssh:HOST runs there.
 const remoteReceive = "xl-stream receive"
 
 func send(ctx context.Context, env *cli.Env, args []string) error {
 	var hostSpec, config, remote, folder, peer string
-	var stopped, verify bool
-	var timeout, connect time.Duration
+	var stopped, verify, plain bool
+	var timeout, connect, patience time.Duration
 	flags := cli.Flags(env)
 	flags.StringVar(&hostSpec, "host", "", "")
 	flags.StringVar(&config, "config", "", "")
@@ -29,6 +32,8 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	flags.BoolVar(&stopped, "not-live", false, "")
 	flags.BoolVar(&verify, "debug-verify", false, "")
 	flags.DurationVar(&timeout, "suspend-timeout", time.Minute, "")
+	flags.BoolVar(&plain, "plain", false, "")
+	flags.DurationVar(&patience, "link-timeout", linkTimeout, "")
 	flags.DurationVar(&connect, "connect-timeout", 30*time.Second, "")
 	words, err := cli.Parse(flags, args)
 	if err != nil {
@@ -53,15 +58,19 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	if err != nil {
 		return err
 	}
-	s := &migrate.Source{Side: side, Domain: d, Peer: words[1], Live: !stopped, Verify: verify, SuspendTimeout: timeout}
+	side.Patience = patience
+	s := &migrate.Source{Side: side, Domain: d, Peer: words[1], Live: !stopped, Verify: verify, SuspendTimeout: timeout, Plain: plain}
 	if s.Head, err = head(env, &side, d, config); err != nil {
 		return err
 	}
 	dialing, cancel := context.WithTimeout(ctx, connect)
-	l, err := transport.Dial(dialing, to, remote)
+	l, err := transport.Dial(dialing, to, transport.Options{Remote: remote, Silence: patience})
 	cancel()
 	if err != nil {
 		return err
+	}
+	if err := l.KeepAlive(patience); err != nil {
+		return errors.Join(err, l.Close())
 	}
 	err = migrate.Send(ctx, s, l)
 	closed := l.Close()
@@ -81,9 +90,7 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 // decide asks the target of a lost hand-over, whose error is lost. It is nil if the target runs the domain.
 func decide(ctx context.Context, env *cli.Env, side *migrate.Side, id uuid.UUID, peer string, lost error) error {
 	env.Log.Warn().Err(lost).Msg("asking the target")
-	state, err := migrate.RecoverSource(ctx, side, id, func(ctx context.Context, r migrate.Record) (migrate.Step, error) {
-		return askPeer(ctx, peer, r)
-	})
+	state, err := migrate.RecoverSource(ctx, side, id, (&recovering{peer: peer}).ask)
 	switch {
 	case err != nil:
 		return err

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 
 	"github.com/google/uuid"
-	"golang.org/x/sys/unix"
 
 	"xenferry/lib/cli"
 	"xenferry/lib/guard"
@@ -33,9 +32,7 @@ func open(ctx context.Context, env *cli.Env, spec, folder string) (_ context.Con
 	if err != nil {
 		return ctx, side, nil, err
 	}
-	if c, ok := h.(*sim.Client); ok {
-		spec = "sim:" + c.Path() // so that the children open the same
-	}
+	spec = hostSpec(h, spec)
 	g, err := guard.Start(spec, lock)
 	if err != nil {
 		_ = h.Close()
@@ -61,17 +58,19 @@ func openLock(folder string) (*os.File, error) {
 	if folder == "" {
 		return nil, nil
 	}
-	if err := os.MkdirAll(folder, 0o700); err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	f, err := os.CreateTemp(folder, "lock-*")
-	if err == nil {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-	}
+	f, err := migrate.NewLock(folder)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	return f, nil
+}
+
+// hostSpec is the host's name for those who shall open the same: children, and a journal's reader.
+func hostSpec(h host.Host, spec string) string {
+	if c, ok := h.(*sim.Client); ok {
+		return "sim:" + c.Path()
+	}
+	return spec
 }
 
 // journalFolder is where journals are: where the option says, or the default.

@@ -44,6 +44,9 @@ type State struct {
 	Unpause bool `json:"unpause,omitempty"`
 	// File is emptied after a Destroy: the worker's --domid-file.
 	File string `json:"file,omitempty"`
+
+	// Journal is the worker's record of a hand-over, which is read first and outweighs the rest: see lib/migrate.
+	Journal string `json:"journal,omitempty"`
 }
 
 // Guard is the worker's end.

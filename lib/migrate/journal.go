@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,35 +22,48 @@ type Step string
 
 // The steps. Each is on the disk before what it speaks of happens.
 const (
-	Sending   Step = "sending"   // source: the domain is ours
-	Given     Step = "given"     // source: GO is about to be sent; the domain is ours again only if the target says so
-	Receiving Step = "receiving" // target: the domain is half-built, or complete and waits for GO
+	Sending Step = "sending" // source: the domain is ours
+	Given   Step = "given"   // source: GO is about to be sent; the domain is ours again only if the target says so
+
+	Receiving Step = "receiving" // target: the domain is half-built, or complete and waits for GO; it is not ours
+	Held      Step = "held"      // target: complete and paused, and stays so until the source is known to have given or kept it
 	Owned     Step = "owned"     // target: GO has come, the domain is ours and shall run
+	Returned  Step = "returned"  // target: it could not be let run, never ran, and is about to be destroyed
 	Refused   Step = "refused"   // target: the domain did not run here, and nothing is left of it
 	Running   Step = "running"   // target: the domain is ours, and the hand-over is over
+	Forgotten Step = "forgotten" // target: and the source will not ask again
+
+	Kept Step = "kept" // what a source answers, and never writes: the domain is not given, and will not be
 )
 
-// The two sides, as journals are called.
+// over reports whether nothing is left to do after a step, on its side.
+func (s Step) over() bool { return s == Refused || s == Running || s == Forgotten }
+
+// The two sides of a hand-over, as journals are called.
 const (
-	sourceSide = "source"
-	targetSide = "target"
+	SourceSide = "source"
+	TargetSide = "target"
 )
 
 // Record is a line of a journal.
 type Record struct {
 	Step   Step        `json:"step"`
-	UUID   uuid.UUID   `json:"uuid"`
+	ID     uuid.UUID   `json:"hand_over"` // the same on both sides; Nil of one that xl sent
+	UUID   uuid.UUID   `json:"uuid"`      // the domain's, and its number and own name on this side
 	Domain guest.DomID `json:"domid"`
-	Name   string      `json:"name"` // the domain's own
+	Name   string      `json:"name"`
+	Host   string      `json:"host"` // which of this machine's; see Side.Spec
 	Peer   string      `json:"peer,omitempty"`
-	Lock   string      `json:"lock"` // a file that process and guardian keep locked while they live
+	Paused bool        `json:"paused,omitempty"` // target: ours, and shall stay paused
+	Lock   string      `json:"lock"`             // a file that process and guardian keep locked while they live
 	Time   time.Time   `json:"time"`
 }
 
-// Journal is the record of one hand-over on one side: a file of lines of JSON, of which the last whole one counts. It is
-// locked (flock) by who writes it; Record.Lock tells when its guardian is gone, too.
+// Journal is the record of one domain's hand-overs on one side: a file of lines of JSON. It is locked (flock) by who
+// writes it; Record.Lock tells when its guardian is gone, too.
 type Journal struct {
 	file *os.File
+	all  []Record
 	last Record
 }
 
@@ -64,21 +78,40 @@ func openJournal(folder, side string, id uuid.UUID, create bool, wait time.Durat
 		}
 	}
 	name := filepath.Join(folder, id.String()+"."+side)
-	f, err := os.OpenFile(name, flags, 0o600)
+	f, err := openLocked(name, flags, wait)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	j := &Journal{file: f}
-	if err = lock(f, wait); err == nil {
-		err = j.read()
-	}
-	if err == nil && create {
+	if err = j.read(); err == nil && create {
 		err = syncFolder(folder)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("journal %s: %w", name, err), f.Close())
 	}
 	return j, nil
+}
+
+// openLocked opens a file and locks it, waiting at most for wait. Who had the lock may have removed the file: then it
+// opens again.
+func openLocked(name string, flags int, wait time.Duration) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(name, flags, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		var st unix.Stat_t
+		if err = lock(f, wait); err == nil {
+			err = unix.Fstat(int(f.Fd()), &st)
+		}
+		if err == nil && st.Nlink > 0 {
+			return f, nil
+		}
+		_ = f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
 }
 
 // lock locks f, waiting at most for wait.
@@ -102,27 +135,48 @@ func syncFolder(name string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// read finds the last record, and removes what was not written whole behind it.
+// parse takes the lines of a journal that were written whole, and how many octets they have.
+func parse(b []byte) (all []Record, whole int, err error) {
+	whole = bytes.LastIndexByte(b, '\n') + 1
+	for line := range bytes.Lines(b[:whole]) {
+		var r Record
+		if err := json.Unmarshal(line, &r); err != nil {
+			return nil, whole, fmt.Errorf("line %d: %w", len(all)+1, err)
+		}
+		all = append(all, r)
+	}
+	return all, whole, nil
+}
+
+// read takes what is there, and removes what was not written whole behind it.
 func (j *Journal) read() error {
 	b, err := io.ReadAll(j.file)
 	if err != nil {
 		return err
 	}
-	whole := b[:bytes.LastIndexByte(b, '\n')+1]
-	if len(whole) < len(b) {
-		if err := j.file.Truncate(int64(len(whole))); err != nil {
-			return err
+	all, whole, err := parse(b)
+	if err == nil && whole < len(b) {
+		err = j.file.Truncate(int64(whole))
+	}
+	if j.all = all; len(all) > 0 {
+		j.last = all[len(all)-1]
+	}
+	return err
+}
+
+// of is the last record of a hand-over.
+func (j *Journal) of(id uuid.UUID) (Record, bool) {
+	for _, r := range slices.Backward(j.all) {
+		if r.ID == id {
+			return r, true
 		}
 	}
-	if len(whole) == 0 {
-		return nil
-	}
-	lines := bytes.Split(bytes.TrimSuffix(whole, []byte("\n")), []byte("\n"))
-	return json.Unmarshal(lines[len(lines)-1], &j.last)
+	return Record{}, false
 }
 
 // write records a step, on the disk when it returns.
 func (j *Journal) write(step Step, change func(*Record)) error {
+	at("record " + string(step))
 	r := j.last
 	r.Step, r.Time = step, time.Now().UTC()
 	if change != nil {
@@ -138,7 +192,8 @@ func (j *Journal) write(step Step, change func(*Record)) error {
 	if err != nil {
 		return fmt.Errorf("journal %s: %w", j.file.Name(), err)
 	}
-	j.last = r
+	j.last, j.all = r, append(j.all, r)
+	at("recorded " + string(step))
 	return nil
 }
 
@@ -147,19 +202,44 @@ func (j *Journal) close() error { return j.file.Close() }
 
 func (j *Journal) remove() error { return errors.Join(os.Remove(j.file.Name()), j.close()) }
 
-// begin opens a journal for writing with its first step; none if the side keeps none.
+// forget ends a target's hand-over of which the source will not ask again. The journal goes unless another one's source may.
+func (j *Journal) forget() error {
+	for _, r := range j.all {
+		if last, _ := j.of(r.ID); r.ID != j.last.ID && last.Step != Forgotten {
+			return errors.Join(j.write(Forgotten, nil), j.close())
+		}
+	}
+	return j.remove()
+}
+
+// begin opens a journal for writing with its first step; none if the side keeps none. An earlier hand-over of the domain
+// that is not over is an error.
 func (s *Side) begin(side string, step Step, r Record) error {
 	if s.Folder == "" {
 		return nil
 	}
+	Prune(s.Folder, s.Log)
 	j, err := openJournal(s.Folder, side, r.UUID, true, 0)
 	if err != nil {
 		return err
 	}
-	s.journal = j
-	return s.step(step, func(last *Record) {
-		*last = Record{Step: last.Step, Time: last.Time, UUID: r.UUID, Domain: r.Domain, Name: r.Name, Peer: r.Peer, Lock: s.Lock}
-	})
+	switch last := j.last; {
+	case last.Step == Given || last.Step == Held || last.Step == Owned || last.Step == Returned:
+		err = fmt.Errorf("journal %s: an earlier hand-over of the domain is not over (%s, %s): xl-stream recover", j.file.Name(), last.Step,
+			last.Time.Format(time.DateTime))
+	case last.Step == Sending || last.Step == Receiving: // its process was killed
+		err = s.gone(last.Lock, guardTime)
+	}
+	if err == nil {
+		s.journal = j
+		r.Lock, r.Host = s.Lock, hostName(s.Spec)
+		err = s.step(step, func(last *Record) { r.Step, r.Time, *last = last.Step, last.Time, r })
+	}
+	if err != nil {
+		s.journal = nil
+		return errors.Join(err, j.close())
+	}
+	return nil
 }
 
 // step records a step, if there is a journal.
@@ -170,29 +250,13 @@ func (s *Side) step(step Step, change func(*Record)) error {
 	return s.journal.write(step, change)
 }
 
-// end lets go of the journal, and removes it if it has nothing to tell any more.
-func (s *Side) end(remove bool) {
+// end lets go of the journal in one of its ways: close, remove or forget.
+func (s *Side) end(how func(*Journal) error) {
 	j := s.journal
 	if s.journal = nil; j == nil {
 		return
 	}
-	err := j.close
-	if remove {
-		err = j.remove
+	if err := how(j); err != nil {
+		s.Log.Warn().Err(err).Msg("journal")
 	}
-	if e := err(); e != nil {
-		s.Log.Warn().Err(e).Msg("journal")
-	}
-}
-
-// JournalFolder is where journals are kept unless something else is said.
-func JournalFolder() (string, error) {
-	if dir := os.Getenv("XENFERRY_JOURNAL"); dir != "" {
-		return dir, nil
-	}
-	if os.Getuid() == 0 {
-		return "/var/lib/xenferry", nil
-	}
-	home, err := os.UserHomeDir()
-	return filepath.Join(home, ".local", "state", "xenferry"), err
 }

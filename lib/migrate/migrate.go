@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -25,14 +26,17 @@ type Side struct {
 	Guard Guardian
 	Log   zerolog.Logger
 
-	Folder string // of journals; none for a side that keeps none
-	Lock   string // what a journal says of this process and its guardian: see Record.Lock
+	Folder   string        // of journals; none for a side that keeps none
+	Lock     string        // what a journal says of this process and its guardian: see Record.Lock
+	Patience time.Duration // how long the other side may take to answer; 0 is for ever
 
 	journal *Journal
 }
 
 // Resume lets a domain run on that was suspended, its devices first.
 func Resume(ctx context.Context, h host.Host, d guest.Info) error {
+	at("resume")
+	defer at("resumed")
 	var err error
 	if e := OpenEmulator(h, d); e != nil {
 		err = e.Cont(ctx)
@@ -42,6 +46,8 @@ func Resume(ctx context.Context, h host.Host, d guest.Info) error {
 
 // Unpause lets a new domain run, its devices first.
 func Unpause(ctx context.Context, h host.Host, d guest.Info) error {
+	at("unpause")
+	defer at("unpaused")
 	if e := OpenEmulator(h, d); e != nil {
 		if err := e.Cont(ctx); err != nil {
 			return err
@@ -50,8 +56,18 @@ func Unpause(ctx context.Context, h host.Host, d guest.Info) error {
 	return h.Unpause(ctx, d.ID)
 }
 
-// Undo is what a guardian of this package's side does: guard.Undo, and the emulator's part of it.
+// Undo is what a guardian of this package's side does: guard.Undo, and the emulator's part of it. What the journal has
+// last outweighs what the guardian was told, so that the two never part.
 func Undo(ctx context.Context, h host.Host, log zerolog.Logger, s guard.State) error {
+	if r, ok := lastRecord(s.Journal); ok {
+		switch r.Step {
+		case Given, Held:
+			log.Info().Msgf("its process was killed; domain %v is %s, and waits for xl-stream recover", r.UUID, r.Step)
+			return nil
+		case Owned:
+			s = guard.State{Domain: s.Domain, UUID: s.UUID, Unpause: !r.Paused}
+		}
+	}
 	if !s.StopLog && !s.Resume && !s.Unpause {
 		return guard.Undo(ctx, h, log, s)
 	}
@@ -81,8 +97,27 @@ func (s *Side) rename(ctx context.Context, id guest.DomID, name string) error {
 	if !ok {
 		return nil
 	}
+	at("rename")
 	if err := r.Rename(ctx, id, name); err != nil {
 		return fmt.Errorf("rename domain %d to %s: %w", id, name, err)
 	}
+	at("renamed")
 	return nil
+}
+
+// destroy ends a domain.
+func (s *Side) destroy(ctx context.Context, id guest.DomID) error {
+	at("destroy")
+	defer at("destroyed")
+	return s.Host.Destroy(ctx, id)
+}
+
+// tell tells the guardian.
+func (s *Side) tell(st guard.State) error {
+	if s.journal != nil {
+		st.Journal = s.journal.file.Name()
+	}
+	at("tell the guardian")
+	defer at("told the guardian")
+	return s.Guard.Tell(st)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
@@ -15,24 +16,48 @@ import (
 	"xenferry/lib/guest"
 )
 
-// The words are xl's to the octet.
+// The words are xl's to the octet. Of several the octets tell which, and none of what follows is read.
 func TestWords(t *testing.T) {
 	for w, size := range map[word]int{banner: 54, ready: 34, goOn: 44, report: 39} {
 		if len(w) != size {
 			t.Errorf("%q has %d octets, want %d", w, len(w), size)
 		}
-		in := strings.NewReader(string(w) + "!")
-		if err := w.expect(iotest.OneByteReader(in)); err != nil || in.Len() != 1 {
-			t.Errorf("%q: %v, %d octets left", w, err, in.Len())
+		for _, others := range [][]word{{w}, {w, held}, {keeps, w}} {
+			in := strings.NewReader(string(w) + "!")
+			if got, err := expect(iotest.OneByteReader(in), others...); err != nil || got != w || in.Len() != 1 {
+				t.Errorf("%q: %q, %v, %d octets left", w, got, err, in.Len())
+			}
+			in = strings.NewReader(string(w) + "!")
+			if got, err := expect(in, others...); err != nil || got != w || in.Len() != 1 {
+				t.Errorf("%q: %q, %v, %d octets left", w, got, err, in.Len())
+			}
 		}
 		// Who says something else may wait for ever then: the first octet tells.
 		r, out := io.Pipe()
 		go func() { _, _ = out.Write([]byte("hello\n")) }()
-		if err := w.expect(r); err == nil {
+		if _, err := expect(r, w); err == nil {
 			t.Errorf("%q was taken for something else", w)
 		}
-		if err := w.expect(strings.NewReader(string(w[:9]))); !errors.Is(err, io.ErrUnexpectedEOF) {
+		if _, err := expect(strings.NewReader(string(w[:9])), w); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Error(err)
+		}
+	}
+	for _, w := range []word{held, ready} {
+		if got, err := expect(strings.NewReader(string(w)), ready, held); got != w || err != nil {
+			t.Errorf("%q was taken for %q, %v", w, got, err)
+		}
+	}
+}
+
+// The tail of an xl header offers a hand-over by its number, or nothing.
+func TestOffer(t *testing.T) {
+	id := uuid.New()
+	if got := offered(offerOf(id)); got != id {
+		t.Errorf("%v, want %v", got, id)
+	}
+	for _, tail := range []string{"", "something else", string(offer), string(offer) + "1234", strings.Replace(string(offerOf(id)), "1", "2", 1)} {
+		if got := offered([]byte(tail)); got != uuid.Nil {
+			t.Errorf("%q offers %v", tail, got)
 		}
 	}
 }
@@ -78,21 +103,27 @@ func TestWithoutDevices(t *testing.T) {
 	}
 }
 
+// record is a hand-over's first record.
+func first() Record {
+	return Record{ID: uuid.New(), UUID: uuid.New(), Domain: 7, Name: "g", Peer: "ssh:there"}
+}
+
 // A journal tells the last step that was written whole, to one at a time.
 func TestJournal(t *testing.T) {
-	side := Side{Folder: t.TempDir(), Lock: "lock-1", Log: zerolog.Nop()}
-	r := Record{UUID: uuid.New(), Domain: 7, Name: "g", Peer: "ssh:there"}
-	if err := side.begin(sourceSide, Sending, r); err != nil {
+	side := Side{Folder: t.TempDir(), Log: zerolog.Nop()}
+	r := first()
+	if err := side.begin(SourceSide, Sending, r); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openJournal(side.Folder, sourceSide, r.UUID, false, 0); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("opened twice: %v", err)
+	other := Side{Folder: side.Folder, Log: zerolog.Nop()}
+	if err := other.begin(SourceSide, Sending, r); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("sent twice at once: %v", err)
 	}
 	if err := side.step(Given, nil); err != nil {
 		t.Fatal(err)
 	}
 	name := side.journal.file.Name()
-	side.end(false)
+	side.end((*Journal).close)
 
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
@@ -102,28 +133,87 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = f.Close()
-	ids, err := Sources(side.Folder)
-	if err != nil || len(ids) != 1 || ids[0] != r.UUID {
-		t.Errorf("%v, %v", ids, err)
+	all, err := List(side.Folder)
+	if err != nil || len(all) != 1 || all[0].Side != SourceSide || !all[0].Unfinished(&side) {
+		t.Fatalf("%+v, %v", all, err)
 	}
-	j, err := openJournal(side.Folder, sourceSide, r.UUID, false, 0)
+	if l := all[0]; l.Step != Given || l.ID != r.ID || l.UUID != r.UUID || l.Domain != 7 || l.Name != "g" || l.Peer != r.Peer || l.Host != "xen" {
+		t.Errorf("%+v", l)
+	}
+	if err := other.begin(SourceSide, Sending, r); err == nil || !strings.Contains(err.Error(), "is not over (given") {
+		t.Errorf("sent again before it is known whose it is: %v", err)
+	}
+	j, err := openJournal(side.Folder, SourceSide, r.UUID, false, 0)
 	if err != nil {
 		t.Fatal(err)
-	}
-	if l := j.last; l.Step != Given || l.Domain != 7 || l.Name != "g" || l.Peer != r.Peer || l.Lock != "lock-1" {
-		t.Errorf("%+v", l)
 	}
 	if err := j.write(Refused, nil); err != nil {
 		t.Fatal(err)
 	}
 	_ = j.close()
-	if j, err = openJournal(side.Folder, sourceSide, r.UUID, false, 0); err != nil || j.last.Step != Refused {
+	if j, err = openJournal(side.Folder, SourceSide, r.UUID, false, 0); err != nil || j.last.Step != Refused || len(j.all) != 3 {
 		t.Fatalf("%+v, %v", j, err)
 	}
 	if err := j.remove(); err != nil {
 		t.Error(err)
 	}
-	if _, err := openJournal(side.Folder, sourceSide, r.UUID, false, 0); !errors.Is(err, os.ErrNotExist) {
+	if _, err := openJournal(side.Folder, SourceSide, r.UUID, false, 0); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
+}
+
+// A target's journal goes once no source will ask, or after its time; what may be asked for, and what is in use, stays.
+func TestJournalsEnd(t *testing.T) {
+	log := zerolog.Nop()
+	folder := t.TempDir()
+	left := func(want int) {
+		t.Helper()
+		Prune(folder, log)
+		if names, err := os.ReadDir(folder); err != nil || len(names) != want {
+			t.Errorf("%d are left, want %d: %v", len(names), want, names)
+		}
+	}
+	side := Side{Folder: folder, Log: log}
+	receive := func(r Record, step Step, end func(*Journal) error) {
+		t.Helper()
+		if err := errors.Join(side.begin(TargetSide, Receiving, r), side.step(step, nil)); err != nil {
+			t.Fatal(err)
+		}
+		side.end(end)
+	}
+	r := first()
+	receive(r, Running, (*Journal).close) // its source was not told
+	left(1)
+	again := r
+	again.ID = uuid.New()
+	receive(again, Running, (*Journal).forget)
+	left(1)
+	j, err := openJournal(folder, TargetSide, r.UUID, false, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, ok := j.of(r.ID); !ok || l.Step != Running {
+		t.Errorf("an earlier source is told %+v", l)
+	}
+	if err := j.write(Running, func(r *Record) { r.Time = r.Time.Add(-keepTime - time.Hour) }); err != nil {
+		t.Fatal(err)
+	}
+	left(1) // in use
+	_ = j.close()
+	left(0)
+	receive(first(), Running, (*Journal).forget)
+	left(0)
+	held := first()
+	if err := errors.Join(side.begin(TargetSide, Receiving, held), side.step(Held, func(r *Record) { r.Time = r.Time.Add(-2 * keepTime) })); err != nil {
+		t.Fatal(err)
+	}
+	side.end((*Journal).close)
+	left(1)
+	lock, err := NewLock(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left(2)
+	_ = lock.Close()
+	left(1)
 }

@@ -5,37 +5,89 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/uuid"
+
 	"xenferry/lib/transport"
 )
 
+// ErrHeld says that the link was lost while the domain changed hands. It is complete and paused here until the source is
+// known to have given or kept it.
+var ErrHeld = errors.New("it is not known whether the source has given the domain")
+
+// errKept is what a source says that did not give the domain after all.
+var errKept = errors.New("the source keeps the domain")
+
 // Receive receives a domain from a sender, of ours or of xl, over a link on which nothing else is written, and lets it
-// run unless paused.
+// run unless paused. It holds the domain if that was offered and a journal is kept; else, as for xl, the domain goes if the
+// source does not say that it is ours.
 func Receive(ctx context.Context, t *Target, l *transport.Link, paused bool) error {
 	if err := banner.send(l.Out); err != nil {
 		return err
 	}
-	defer func() { t.end(false) }() // what it says a source may ask for later
+	defer func() { // what it says a source may ask for later
+		if t.made || t.promised {
+			t.end((*Journal).close)
+		} else {
+			t.end((*Journal).forget)
+		}
+	}()
 	t.Name = func(name string) string { return name + suffixIncoming }
 	if err := t.Read(ctx, l.In); err != nil {
 		return err
 	}
-	forth, err := transport.NewReader(ctx, int(l.In.Fd()))
-	if err == nil {
-		err = ready.send(l.Out)
+	if err := t.agree(ctx, l, paused); err != nil {
+		return t.part(ctx, l, err)
 	}
-	if err == nil {
-		err = goOn.expect(forth)
-	}
-	if err == nil {
-		err = t.Own(ctx, paused)
-	}
-	if err != nil {
+	if err := t.Own(ctx, paused); err != nil {
 		return t.giveBack(ctx, l, err)
 	}
 	if err := errors.Join(report.send(l.Out), word([]byte{statusDone}).send(l.Out)); err != nil {
 		t.Log.Warn().Err(err).Msg("the source was not told, and keeps its copy suspended")
+		return nil
+	}
+	if t.held {
+		if _, err := hear(context.WithoutCancel(ctx), l, t.Patience, forget); err != nil {
+			t.Log.Debug().Err(err).Msg("the source may ask later")
+		} else {
+			t.end((*Journal).forget)
+		}
 	}
 	return nil
+}
+
+// agree tells the source that the domain is complete, and waits to hear that it is ours.
+func (t *Target) agree(ctx context.Context, l *transport.Link, paused bool) error {
+	says, answers := ready, []word{goOn}
+	if t.id != uuid.Nil && t.journal != nil {
+		if err := t.hold(paused); err != nil {
+			return err
+		}
+		says, answers = held, append(answers, keeps)
+	}
+	t.promised = true
+	if err := says.send(l.Out); err != nil {
+		return err
+	}
+	w, err := hear(ctx, l, t.Patience, answers...)
+	if err == nil && w == keeps {
+		t.held = false
+		err = errKept
+	}
+	return err
+}
+
+// part ends a hand-over that was not agreed on: what is held stays, as the source may have given it.
+func (t *Target) part(ctx context.Context, l *transport.Link, err error) error {
+	switch {
+	case t.held:
+		return fmt.Errorf("%w: %w; domain %d is complete and paused, %s, for xl-stream recover", err, ErrHeld, t.Domain.ID,
+			t.name+suffixIncoming)
+	case errors.Is(err, errKept):
+		err = t.Undo(ctx, err)
+		t.promised = t.made // else nobody will ask
+		return err
+	}
+	return t.giveBack(ctx, l, err)
 }
 
 // giveBack tells the source that the domain did not get to run here, and that it is the source's once nothing is left.

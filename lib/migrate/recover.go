@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -15,47 +13,91 @@ import (
 	"xenferry/lib/guest"
 )
 
-// settleTime is how long Recover waits for a hand-over that is under way, or for its guardian.
-const settleTime = 70 * time.Second
+// How long Recover waits for a hand-over that is under way, or for its guardian; and a new hand-over for the guardian of one
+// whose process was killed.
+const (
+	settleTime = 130 * time.Second
+	guardTime  = 2 * time.Second
+)
 
-// Ask asks the target of a record what became of its domain: Running, Refused, or an error if it cannot say.
-type Ask func(ctx context.Context, r Record) (Step, error)
+// ErrUnknown says that a side has no record of a hand-over.
+var ErrUnknown = errors.New("nothing is recorded of this hand-over")
 
-// RecoverTarget finishes what a receiver of domain id left behind on this host, and says which it is: Running, the domain is
-// here and runs; or Refused, nothing of it is here. fs.ErrNotExist: no receiver on this side has
-// ever had the domain whole.
-func RecoverTarget(ctx context.Context, s *Side, id uuid.UUID) (Step, error) {
-	j, err := openJournal(s.Folder, targetSide, id, false, settleTime)
+// Ask tells the other side of a record what this side knows of the hand-over, and asks what the other does, after it
+// finished what it can.
+//
+// A source says Given or Kept, and the target answers Running or Refused; or Sending, if it has lost a domain that was not
+// given; or Forgotten, as nothing is left to ask.
+// A target says Held, and the source answers Given or Kept. The error is that the other side cannot be asked or cannot tell.
+type Ask func(ctx context.Context, r Record, says Step) (Step, error)
+
+// RecoverTarget finishes what a receiver left behind on this host, and says which it is: Running, the domain is
+// ours; or Refused, nothing of it is here. says is what the source says, as with Ask; if that is not known, "", and the domain
+// is held, ask is asked. ErrUnknown: no receiver on this side ever began to make the domain.
+func RecoverTarget(ctx context.Context, s *Side, domain, id uuid.UUID, says Step, ask Ask) (Step, error) {
+	j, err := s.openSettled(TargetSide, domain)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = ErrUnknown
+	}
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = j.close() }()
-	if err := s.gone(j.last.Lock); err != nil {
-		return "", err
-	}
-	d, err := s.find(ctx, id)
-	if err != nil {
-		return "", err
-	}
-	// A domain that has run was let run by the receiver's guardian, which did not get to write that.
-	mine := j.last.Step == Owned || d != nil && d.EverUnpaused
+	end := j.close
+	defer func() { _ = end() }()
+	r, ok := j.of(id)
 	switch {
-	case j.last.Step == Running, j.last.Step == Refused:
-		return j.last.Step, nil
-	case !mine:
-		if d != nil {
-			if err := s.Host.Destroy(ctx, d.ID); err != nil {
-				return "", fmt.Errorf("half-built domain %d: %w", d.ID, err)
+	case !ok:
+		return "", ErrUnknown
+	case r.Step == Forgotten:
+		return Running, nil
+	case r.Step.over() && j.last.ID == id && says == Forgotten:
+		end = j.forget
+		return r.Step, nil
+	case r.Step.over():
+		return r.Step, nil
+	}
+	step, err := s.finishTarget(ctx, j, says, ask)
+	if err == nil && step == Refused && says == Kept {
+		end = j.forget // the source will not ask again
+	}
+	return step, err
+}
+
+// finishTarget finishes the last hand-over of a target's journal.
+func (s *Side) finishTarget(ctx context.Context, j *Journal, says Step, ask Ask) (Step, error) {
+	d, err := s.find(ctx, j.last.UUID)
+	if err != nil {
+		return "", err
+	}
+	if j.last.Step == Held && d != nil {
+		if says == "" {
+			if says, err = ask(ctx, j.last, Held); err != nil {
+				return "", fmt.Errorf("domain %d stays paused, as nobody knows whether its source has given it: %w", d.ID, err)
 			}
 		}
-		return Refused, j.write(Refused, nil)
-	case d == nil:
-		return "", fmt.Errorf("domain %v was given to this host, and is no longer here", id)
+		switch says {
+		case Given:
+			if err := j.write(Owned, nil); err != nil {
+				return "", err
+			}
+		case Kept:
+			if err := j.write(Returned, nil); err != nil {
+				return "", err
+			}
+		default:
+			return "", fmt.Errorf("domain %d stays paused: the source answered %q", d.ID, says)
+		}
+	}
+	if j.last.Step != Owned {
+		return Refused, s.drop(ctx, j, d)
+	}
+	if d == nil {
+		return "", fmt.Errorf("domain %v was given to this host, and is no longer here: it may have run", j.last.UUID)
 	}
 	if err := s.rename(ctx, d.ID, j.last.Name); err != nil {
 		return "", err
 	}
-	if d.Paused {
+	if d.Paused && !j.last.Paused {
 		if err := Unpause(ctx, s.Host, *d); err != nil {
 			return "", err
 		}
@@ -63,43 +105,103 @@ func RecoverTarget(ctx context.Context, s *Side, id uuid.UUID) (Step, error) {
 	return Running, j.write(Running, nil)
 }
 
-// RecoverSource finishes what a sender left behind on this host: the domain then runs here or is the target's. ask is
-// asked only if the domain was given away. It returns Running if the target runs it, and Refused if it runs here, or is not
-// here any more for another reason.
-func RecoverSource(ctx context.Context, s *Side, id uuid.UUID, ask Ask) (Step, error) {
-	j, err := openJournal(s.Folder, sourceSide, id, false, settleTime)
+// drop destroys a domain, unless it is gone, that the target may not let run.
+func (s *Side) drop(ctx context.Context, j *Journal, d *guest.Info) error {
+	if d != nil && d.EverUnpaused {
+		return fmt.Errorf("domain %d has run, though it was not given to this host: look whether it runs at the source, too", d.ID)
+	}
+	if d != nil {
+		if err := s.destroy(ctx, d.ID); err != nil {
+			return fmt.Errorf("half-built domain %d: %w", d.ID, err)
+		}
+	}
+	return j.write(Refused, nil)
+}
+
+// RecoverSource finishes what a sender left behind on this host: the domain then runs here, or is the target's. ask is
+// asked if it was given away, and told in any case. It returns Running if the target runs it, Kept if it runs here, and
+// Refused if neither side has it.
+func RecoverSource(ctx context.Context, s *Side, domain uuid.UUID, ask Ask) (Step, error) {
+	j, d, err := s.openSource(ctx, domain)
 	if err != nil {
 		return "", err
 	}
-	done := false
-	defer func() {
-		if done {
-			_ = j.remove()
-		} else {
-			_ = j.close()
-		}
-	}()
-	if err := s.gone(j.last.Lock); err != nil {
-		return "", err
-	}
-	d, err := s.find(ctx, id)
-	switch {
-	case err != nil:
-		return "", err
-	case d == nil:
-		done = true
-		return Refused, nil
-	case j.last.Step == Given && d.Suspended():
-		step, err := ask(ctx, j.last)
+	end := j.close
+	defer func() { _ = end() }()
+	r := j.last
+	if r.Step == Given && (d == nil || d.Suspended()) {
+		step, err := ask(ctx, r, Given)
 		switch {
 		case err != nil:
-			return "", fmt.Errorf("domain %d stays suspended, as nobody knows whether %s runs it: %w", d.ID, j.last.Peer, err)
+			return "", fmt.Errorf("domain %v stays suspended, as nobody knows whether %s runs it: %w", r.UUID, r.Peer, err)
 		case step == Running:
-			done = true
-			return Running, s.Host.Destroy(ctx, d.ID)
+			if d != nil {
+				if err := s.destroy(ctx, d.ID); err != nil {
+					return "", err
+				}
+			}
+			end = j.remove
+			_, _ = ask(ctx, r, Forgotten) // else it remembers for a while
+			return Running, nil
 		case step != Refused:
-			return "", fmt.Errorf("domain %d stays suspended: the target answered %q", d.ID, step)
+			return "", fmt.Errorf("domain %v stays suspended: the target answered %q", r.UUID, step)
 		}
+	}
+	if r.Step == Sending && d == nil { // the machine was gone, or somebody has destroyed it: a copy that is held is the last
+		step, err := ask(ctx, r, Sending)
+		if errors.Is(err, ErrUnknown) {
+			step, err = Refused, nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("domain %v was not given to %s, and is no longer here: %w", r.UUID, r.Peer, err)
+		}
+		end = j.remove
+		return step, nil
+	}
+	if err := s.runHere(ctx, r, d); err != nil {
+		return "", err
+	}
+	end = j.remove
+	switch step, err := ask(ctx, r, Kept); {
+	case errors.Is(err, ErrUnknown):
+	case err != nil:
+		s.Log.Warn().Err(err).Msgf("domain %v: %s may hold a copy, paused, until it recovers", r.UUID, r.Peer)
+	case step == Running:
+		return "", fmt.Errorf("domain %v runs here, and also at %s", r.UUID, r.Peer)
+	}
+	return Kept, nil
+}
+
+// AnswerSource says what a source did with a domain in hand-over id, whose target asks: Given, or Kept and it runs here.
+// What was never begun, or is over, was not given: a target that holds a domain has not run it, and the source's journal goes
+// only once the target has, or the domain runs here.
+func AnswerSource(ctx context.Context, s *Side, domain, id uuid.UUID) (Step, error) {
+	j, d, err := s.openSource(ctx, domain)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Kept, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	end := j.close
+	defer func() { _ = end() }()
+	switch r := j.last; {
+	case r.ID != id:
+		return Kept, nil
+	case r.Step == Given && (d == nil || d.Suspended()):
+		return Given, nil
+	}
+	if err := s.runHere(ctx, j.last, d); err != nil {
+		return "", err
+	}
+	end = j.remove
+	return Kept, nil
+}
+
+// runHere lets a domain run on at the source, its own.
+func (s *Side) runHere(ctx context.Context, r Record, d *guest.Info) (err error) {
+	if d == nil {
+		return fmt.Errorf("domain %v was not given to %s, and is no longer here", r.UUID, r.Peer)
 	}
 	if d.LogDirty {
 		err = s.Host.SetLogDirty(ctx, d.ID, false)
@@ -107,23 +209,40 @@ func RecoverSource(ctx context.Context, s *Side, id uuid.UUID, ask Ask) (Step, e
 	if d.Suspended() {
 		err = errors.Join(err, Resume(ctx, s.Host, *d))
 	}
-	err = errors.Join(err, s.rename(ctx, d.ID, j.last.Name))
-	done = err == nil
-	return Refused, err
+	return errors.Join(err, s.rename(ctx, d.ID, r.Name))
 }
 
-// Sources are the domains that a sender on this side left a journal of.
-func Sources(folder string) (ids []uuid.UUID, err error) {
-	names, err := filepath.Glob(filepath.Join(folder, "*."+sourceSide))
+// openSource opens a source's journal, and finds its domain.
+func (s *Side) openSource(ctx context.Context, domain uuid.UUID) (*Journal, *guest.Info, error) {
+	j, err := s.openSettled(SourceSide, domain)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := s.find(ctx, domain)
+	if err != nil {
+		return nil, nil, errors.Join(err, j.close())
+	}
+	return j, d, nil
+}
+
+// openSettled opens a journal of this host once its writer and the guardian are gone.
+func (s *Side) openSettled(side string, domain uuid.UUID) (*Journal, error) {
+	j, err := openJournal(s.Folder, side, domain, false, settleTime)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range names {
-		if id, err := uuid.Parse(strings.TrimSuffix(filepath.Base(name), "."+sourceSide)); err == nil {
-			ids = append(ids, id)
-		}
+	switch {
+	case len(j.all) == 0: // killed before it did anything
+		err = errors.Join(fs.ErrNotExist, os.Remove(j.file.Name()))
+	case j.last.Host != hostName(s.Spec):
+		err = fmt.Errorf("journal %s: it is of host %s, not of %s", j.file.Name(), j.last.Host, hostName(s.Spec))
+	default:
+		err = s.gone(j.last.Lock, settleTime)
 	}
-	return ids, nil
+	if err != nil {
+		return nil, errors.Join(err, j.close())
+	}
+	return j, nil
 }
 
 // find is the domain of a UUID on this host, nil if there is none.
@@ -141,20 +260,16 @@ func (s *Side) find(ctx context.Context, id uuid.UUID) (*guest.Info, error) {
 }
 
 // gone waits until nobody else has a lock any more: a process, or the guardian that undoes what it left.
-func (s *Side) gone(name string) error {
+func (s *Side) gone(name string, wait time.Duration) error {
 	if name == "" || name == s.Lock {
 		return nil
 	}
-	f, err := os.Open(name)
+	f, err := openLocked(name, os.O_RDWR, wait)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // they ended in order
 	}
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }()
-	if err := lock(f, settleTime); err != nil {
-		return err
-	}
-	return os.Remove(name)
+	return errors.Join(os.Remove(name), f.Close())
 }

@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+
+	"github.com/google/uuid"
 
 	"xenferry/lib/transport"
 )
@@ -14,19 +15,30 @@ import (
 var ErrUndecided = errors.New("it is not known whether the target runs the domain")
 
 // Send migrates s over a link to a receiver, of ours or of xl, and ends with the domain on exactly one side, or suspended
-// here with ErrUndecided.
+// here with ErrUndecided. Unless Plain, it offers the target to hold the domain; xl does not see that.
 //
-// The journal, if one is kept, then has Given as its last step, and Recover finishes what is left.
+// The journal, if one is kept, then has Given as its last step, and RecoverSource finishes what is left.
 func Send(ctx context.Context, s *Source, l *transport.Link) (err error) {
-	if err := s.begin(sourceSide, Sending, Record{UUID: s.Domain.UUID, Domain: s.Domain.ID, Name: s.Domain.Name, Peer: s.Peer}); err != nil {
-		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
-	}
-	defer func() { s.end(!s.given) }()
-	back, err := transport.NewReader(ctx, int(l.In.Fd()))
-	if err != nil {
+	if err := s.accept(); err != nil {
 		return err
 	}
-	if err := banner.expect(back); err != nil {
+	id := uuid.New()
+	if !s.Plain {
+		s.Head.Tail = offerOf(id)
+	}
+	err = s.begin(SourceSide, Sending, Record{ID: id, UUID: s.Domain.UUID, Domain: s.Domain.ID, Name: s.Domain.Name, Peer: s.Peer})
+	if err != nil {
+		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
+	}
+	defer func() {
+		if s.given {
+			s.end((*Journal).close)
+		} else {
+			s.end((*Journal).remove)
+		}
+	}()
+	// As long as the user's ssh may want to know a password.
+	if _, err := hear(ctx, l, 0, banner); err != nil {
 		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
 	}
 	stop := context.AfterFunc(ctx, l.Abort) // a write may wait for ever for a target that does not read
@@ -35,18 +47,25 @@ func Send(ctx context.Context, s *Source, l *transport.Link) (err error) {
 	if err := s.Write(ctx, l.Out, func() error { return nil }); err != nil {
 		return err
 	}
-	if err := s.offer(ctx, back, stop); err != nil {
-		return s.Undo(ctx, err)
+	if err := s.offer(ctx, l, stop); err != nil {
+		err = s.Undo(ctx, err)
+		return s.keep(l, err)
 	}
 	return s.give(context.WithoutCancel(ctx), l)
 }
 
 // offer waits until the target is ready, and gives up the right to let the domain run here. stop ends what ctx can do to the
 // link; it is false if that came too late.
-func (s *Source) offer(ctx context.Context, back io.Reader, stop func() bool) error {
-	if err := ready.expect(back); err != nil {
+func (s *Source) offer(ctx context.Context, l *transport.Link, stop func() bool) error {
+	words := []word{ready}
+	if !s.Plain {
+		words = append(words, held)
+	}
+	w, err := hear(ctx, l, s.Patience, words...)
+	if err != nil {
 		return err
 	}
+	s.held = w == held
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
@@ -56,42 +75,63 @@ func (s *Source) offer(ctx context.Context, back io.Reader, stop func() bool) er
 	if !stop() {
 		return errors.Join(context.Cause(ctx), s.rename(context.WithoutCancel(ctx), s.Domain.ID, s.Domain.Name))
 	}
-	if err := errors.Join(s.step(Given, nil), s.Commit()); err != nil {
+	if err := s.step(Given, nil); err != nil {
 		return errors.Join(err, s.rename(ctx, s.Domain.ID, s.Domain.Name))
 	}
 	s.given = true
+	if err := s.Commit(); err != nil {
+		s.Log.Warn().Err(err).Msg("going on without a guardian, which has nothing left to do")
+	}
 	return nil
+}
+
+// keep tells a target that holds the domain that it was not given, after a failure that it returns.
+func (s *Source) keep(l *transport.Link, err error) error {
+	if !s.held || s.suspended {
+		return err
+	}
+	if e := keeps.send(l.Out); e != nil {
+		return fmt.Errorf("%w; the target may hold a copy until it recovers: %w", err, e)
+	}
+	return err
 }
 
 // give gives the domain away by GO and waits to hear what became of it.
 func (s *Source) give(ctx context.Context, l *transport.Link) error {
-	back, err := transport.NewReader(ctx, int(l.In.Fd()))
+	err := goOn.send(l.Out)
 	if err == nil {
-		err = goOn.send(l.Out)
+		_, err = hear(ctx, l, s.Patience, report)
 	}
-	var status [1]byte
+	var status byte
 	if err == nil {
-		err = report.expect(back)
-	}
-	if err == nil {
-		_, err = io.ReadFull(back, status[:])
+		status, err = hearStatus(ctx, l, s.Patience)
 	}
 	if err != nil {
 		return s.undecided(err)
 	}
-	if status[0] != statusDone {
-		failed := fmt.Errorf("the target could not let the domain run (status %d)", status[0])
+	if status != statusDone {
+		failed := fmt.Errorf("the target could not let the domain run (status %d)", status)
 		// Its GO says that its copy is destroyed and never ran, which is the one thing that makes the domain ours again.
-		if err := goOn.expect(back); err != nil {
+		if _, err := hear(ctx, l, s.Patience, goOn); err != nil {
 			return s.undecided(errors.Join(failed, err))
 		}
-		s.given = false
-		return s.Undo(ctx, errors.Join(failed, s.rename(ctx, s.Domain.ID, s.Domain.Name)))
+		if err := s.rename(ctx, s.Domain.ID, s.Domain.Name); err != nil {
+			failed = errors.Join(failed, err)
+		}
+		err := s.Undo(ctx, failed)
+		s.given = s.suspended
+		return err
 	}
-	if err := s.Host.Destroy(ctx, s.Domain.ID); err != nil {
+	if err := s.destroy(ctx, s.Domain.ID); err != nil {
 		return fmt.Errorf("the target runs the domain; its old copy, domain %d, could not be destroyed: %w", s.Domain.ID, err)
 	}
 	s.given = false
+	if s.held {
+		s.end((*Journal).remove)
+		if err := forget.send(l.Out); err != nil {
+			s.Log.Debug().Err(err).Msg("the target keeps its journal for a while")
+		}
+	}
 	return nil
 }
 

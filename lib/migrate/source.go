@@ -26,19 +26,21 @@ type Source struct {
 	Verify         bool          // live: send all pages again, for the target to compare
 	KeepsRunning   bool          // the domain runs on here when its image is complete
 	SuspendTimeout time.Duration // how long the guest may take to suspend
+	Plain          bool          // when sent: nothing that xl migrate would not say
 
 	emulator  Emulator
 	state     *os.File // the emulator's, once it is saved
 	suspended bool     // or about to be
+	held      bool     // by a target that waits to be told whose it is
 	given     bool     // to a target that has not answered for it
 	told      guard.State
 }
 
-// tell changes what the guardian knows.
-func (s *Source) tell(change func(*guard.State)) error {
+// change changes what the guardian knows.
+func (s *Source) change(change func(*guard.State)) error {
 	s.told.Domain, s.told.UUID = s.Domain.ID, s.Domain.UUID
 	change(&s.told)
-	return s.Guard.Tell(s.told)
+	return s.tell(s.told)
 }
 
 // accept refuses what cannot be saved.
@@ -87,10 +89,12 @@ func (s *Source) Write(ctx context.Context, out *os.File, commit func() error) (
 			flags |= 2
 		}
 	}
+	at("run xc-save")
 	child := &worker{program: "xc-save", host: s.Spec, log: s.Log, answer: s.answer}
 	if err := child.run(ctx, out, "--save-domain %d -1 %d %d 136 0", stream, s.Domain.ID, flags); err != nil {
 		return err
 	}
+	at("xc-save is done")
 	if !s.suspended {
 		return errors.New("xc-save is done, and never had the domain suspended")
 	}
@@ -130,19 +134,19 @@ func (s *Source) Undo(ctx context.Context, err error) error {
 }
 
 // Commit gives up the right to let the domain run here by itself: the guardian has nothing left to do.
-func (s *Source) Commit() error { return s.tell(func(st *guard.State) { *st = guard.State{} }) }
+func (s *Source) Commit() error { return s.change(func(st *guard.State) { *st = guard.State{} }) }
 
 // setLog turns the emulator's log of dirty pages on or off.
 func (s *Source) setLog(ctx context.Context, on bool) error {
 	if on {
-		if err := s.tell(func(st *guard.State) { st.StopLog = true }); err != nil {
+		if err := s.change(func(st *guard.State) { st.StopLog = true }); err != nil {
 			return err
 		}
 	}
 	if err := s.emulator.SetDirtyLog(ctx, on); err != nil || on {
 		return err
 	}
-	return s.tell(func(st *guard.State) { st.StopLog = false })
+	return s.change(func(st *guard.State) { st.StopLog = false })
 }
 
 // answer does what xc-save asks for.
@@ -167,15 +171,17 @@ func (s *Source) answer(ctx context.Context, m *helper.Message) (int32, error) {
 
 // suspend suspends the guest, then stops its devices and saves their state.
 func (s *Source) suspend(ctx context.Context) error {
-	if err := s.tell(func(st *guard.State) { st.Resume = true }); err != nil {
+	if err := s.change(func(st *guard.State) { st.Resume = true }); err != nil {
 		return err
 	}
 	s.suspended = true
 	ctx, cancel := context.WithTimeoutCause(ctx, s.SuspendTimeout, fmt.Errorf("the guest did not suspend within %v", s.SuspendTimeout))
 	defer cancel()
+	at("suspend")
 	if err := s.Host.Suspend(ctx, s.Domain.ID); err != nil {
 		return err
 	}
+	at("suspended")
 	info, err := s.Host.Info(ctx, s.Domain.ID)
 	switch {
 	case err != nil:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"xenferry/lib/guard"
@@ -24,11 +25,14 @@ type Target struct {
 	Config []byte                   // in place of the one in xl's header, unless nil
 	Name   func(name string) string // what the domain is called while it is incomplete; nil for its own name
 
-	Domain guest.Info // as it was made
-	name   string     // its own
-	state  guard.State
-	made   bool
-	rings  guest.Rings
+	Domain   guest.Info // as it was made
+	name     string     // its own
+	id       uuid.UUID  // of the hand-over, if the source offered to hold it
+	state    guard.State
+	made     bool
+	promised bool // the source was told that the domain is complete, and may ask later
+	held     bool // until the source says whose it is
+	rings    guest.Rings
 }
 
 // Read reads a domain from in, from xl's header to libxl's END and not an octet more, and makes it: complete, paused, its
@@ -62,6 +66,7 @@ func (t *Target) readHead(src io.Reader) (spec guest.Spec, off uint64, err error
 		return spec, 0, err
 	}
 	b := h.Config
+	t.id = offered(h.Tail)
 	switch {
 	case !h.StreamV2:
 		return spec, 0, r.Wrap(fmt.Errorf("%w: a legacy stream follows, which convert-legacy turns into one of today", record.ErrValue))
@@ -141,6 +146,8 @@ func (t *Target) restore(ctx context.Context, in *os.File, spec guest.Spec) erro
 	if err := t.create(ctx, spec); err != nil {
 		return err
 	}
+	at("run xc-restore")
+	defer at("xc-restore is done")
 	child := &worker{program: "xc-restore", host: t.Spec, log: t.Log, answer: t.answer}
 	d := &t.Domain
 	if err := child.run(ctx, in, "--restore-domain %d -1 %d %d 0 %d 0 768 0", stream, d.ID, d.StoreEvtchn, d.ConsoleEvtchn); err != nil {
@@ -161,20 +168,21 @@ func (t *Target) create(ctx context.Context, spec guest.Spec) error {
 	for _, d := range all {
 		t.state.Existing = append(t.state.Existing, d.ID)
 	}
-	if err := t.Guard.Tell(t.state); err != nil {
-		return err
-	}
 	if t.Name != nil {
-		if err := t.begin(targetSide, Receiving, Record{UUID: spec.UUID, Name: t.name}); err != nil {
+		if err := t.begin(TargetSide, Receiving, Record{ID: t.id, UUID: spec.UUID, Name: t.name}); err != nil {
 			return err
 		}
 	}
+	if err := t.tell(t.state); err != nil {
+		return err
+	}
+	at("create")
 	id, err := t.Host.Create(ctx, spec)
 	if err != nil {
 		return fmt.Errorf("create a domain: %w", err)
 	}
 	t.made, t.state.Domain, t.Domain.ID, t.Domain.UUID = true, id, id, spec.UUID
-	if err := t.Guard.Tell(t.state); err != nil {
+	if err := t.tell(t.state); err != nil {
 		return err
 	}
 	if t.Domain, err = t.Host.Info(ctx, id); err != nil {
@@ -237,49 +245,4 @@ func (t *Target) loadKeys(ctx context.Context, r *xlstream.Reader) error {
 		return nil
 	}
 	return e.SetKeys(ctx, d.Pairs)
-}
-
-// Undo destroys what was made, after a failure, which it adds to.
-func (t *Target) Undo(ctx context.Context, err error) error {
-	if !t.made {
-		return fmt.Errorf("%w; no domain was made", err)
-	}
-	_ = t.Guard.Tell(t.state) // without a guardian it is destroyed all the same
-	if e := t.Host.Destroy(context.WithoutCancel(ctx), t.Domain.ID); e != nil {
-		return fmt.Errorf("%w; half-built domain %d could not be destroyed: %w", err, t.Domain.ID, e)
-	}
-	t.made = false
-	if e := t.step(Refused, nil); e != nil {
-		t.Log.Warn().Err(e).Msg("the source is told all the same")
-	}
-	if e := t.Guard.Tell(guard.State{}); e != nil {
-		t.Log.Warn().Err(e).Msg("going on without a guardian")
-	}
-	return fmt.Errorf("%w; half-built domain %d destroyed", err, t.Domain.ID)
-}
-
-// Own takes a complete domain over, under its own name, which from here on nobody else will run.
-func (t *Target) Own(ctx context.Context, paused bool) error {
-	ctx = context.WithoutCancel(ctx)
-	// The guardian knows before the journal: a domain that it lets run tells by that alone whose it is.
-	if err := t.Guard.Tell(guard.State{Domain: t.Domain.ID, UUID: t.Domain.UUID, Unpause: !paused}); err != nil {
-		t.Log.Warn().Err(err).Msg("going on without a guardian")
-	}
-	if err := t.step(Owned, nil); err != nil {
-		return err
-	}
-	if t.Name != nil {
-		if err := t.rename(ctx, t.Domain.ID, t.name); err != nil {
-			return err
-		}
-	}
-	if !paused {
-		if err := Unpause(ctx, t.Host, t.Domain); err != nil {
-			return fmt.Errorf("let domain %d run: %w", t.Domain.ID, err)
-		}
-	}
-	if err := t.step(Running, nil); err != nil {
-		t.Log.Warn().Err(err).Msg("the domain is ours all the same")
-	}
-	return nil
 }

@@ -26,15 +26,21 @@ type Link struct {
 // Patience is how long Close waits for the command of an exec or ssh link to end by itself.
 const Patience = 2 * time.Second
 
-// Dial makes a link to a. remote is the command that an SSH link runs there. It takes as long as ctx lasts.
-func Dial(ctx context.Context, a Address, remote string) (*Link, error) {
+// Options are of a link that is made.
+type Options struct {
+	Remote  string        // SSH: the command that is run there
+	Silence time.Duration // SSH: how long the other side may be silent; 0 is what the user's ssh has
+}
+
+// Dial makes a link to a. It takes as long as ctx lasts.
+func Dial(ctx context.Context, a Address, opt Options) (*Link, error) {
 	var l *Link
 	var err error
 	switch a.Scheme {
 	case Exec:
 		l, err = run("sh", "-c", a.Command)
 	case SSH:
-		l, err = run("ssh", "--", a.Host, remote)
+		l, err = run(opt.ssh(a.Host)...)
 	case FD:
 		l, err = inherited(a.In, a.Out)
 	default:
@@ -44,6 +50,45 @@ func Dial(ctx context.Context, a Address, remote string) (*Link, error) {
 		return nil, fmt.Errorf("connect to %s: %w", a.Scheme, err)
 	}
 	return l, nil
+}
+
+// aliveCount is how many signs of life may be missed before a link is given up.
+const aliveCount = 3
+
+// ssh is the command line of ssh.
+func (o Options) ssh(host string) []string {
+	words := []string{"ssh"}
+	if o.Silence > 0 {
+		words = append(words, "-o", fmt.Sprintf("ServerAliveInterval=%d", seconds(o.Silence/aliveCount)),
+			"-o", fmt.Sprintf("ServerAliveCountMax=%d", aliveCount))
+	}
+	return append(words, "--", host, o.Remote)
+}
+
+// seconds is d in whole seconds, at least one.
+func seconds(d time.Duration) int { return max(1, int(d.Round(time.Second)/time.Second)) }
+
+// KeepAlive has the kernel end a link over TCP once its other side has been silent for that long: nothing acknowledged, or
+// no answer to the question whether it is there. Without it a link lasts for ever if the machine at its other end is gone. 0
+// leaves it so, and so do links that are not TCP: their other end is on this machine, or a matter of the command.
+func (l *Link) KeepAlive(silence time.Duration) error {
+	domain, err := unix.GetsockoptInt(int(l.In.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if silence <= 0 || err != nil || domain != unix.AF_INET && domain != unix.AF_INET6 {
+		return nil
+	}
+	every := seconds(silence / (aliveCount + 1))
+	for _, o := range []struct{ level, name, value int }{
+		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, every},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, every},
+		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, aliveCount},
+		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence / time.Millisecond)},
+	} {
+		if err := unix.SetsockoptInt(int(l.In.Fd()), o.level, o.name, o.value); err != nil {
+			return fmt.Errorf("keep the link alive: %w", err)
+		}
+	}
+	return nil
 }
 
 func dialSocket(ctx context.Context, a Address) (*Link, error) {

@@ -112,7 +112,7 @@ func TestSockets(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			k, err := Dial(t.Context(), to, "")
+			k, err := Dial(t.Context(), to, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -138,12 +138,12 @@ func TestListenEnds(t *testing.T) {
 }
 
 func TestCommands(t *testing.T) {
-	l, err := Dial(t.Context(), Address{Scheme: Exec, Command: "head -c4 >/dev/null; printf pong"}, "")
+	l, err := Dial(t.Context(), Address{Scheme: Exec, Command: "head -c4 >/dev/null; printf pong"}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	talk(t, l)
-	if l, err = Dial(t.Context(), Address{Scheme: Exec, Command: "exit 3"}, ""); err != nil {
+	if l, err = Dial(t.Context(), Address{Scheme: Exec, Command: "exit 3"}, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Close(); err == nil || !strings.Contains(err.Error(), "exit status 3") {
@@ -155,7 +155,7 @@ func TestCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	if l, err = Dial(t.Context(), Address{Scheme: SSH, Host: "me@there"}, "xl migrate-receive"); err != nil {
+	if l, err = Dial(t.Context(), Address{Scheme: SSH, Host: "me@there"}, Options{Remote: "xl migrate-receive"}); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := io.ReadAll(l.In); err != nil || string(b) != "-- me@there xl migrate-receive\n" {
@@ -194,7 +194,7 @@ func TestVSockUnix(t *testing.T) {
 				_, _ = io.CopyN(io.Discard, conn, 4)
 			}
 		}()
-		l, err := Dial(t.Context(), a, "")
+		l, err := Dial(t.Context(), a, Options{})
 		if c.fails != "" {
 			if err == nil || !strings.Contains(err.Error(), c.fails) {
 				t.Errorf("%q: %v", c.reply, err)
@@ -217,13 +217,13 @@ func TestDescriptors(t *testing.T) {
 	}
 	answered := make(chan error, 1)
 	go func() {
-		l, err := Dial(t.Context(), Address{Scheme: FD, In: pair[1], Out: pair[1]}, "")
+		l, err := Dial(t.Context(), Address{Scheme: FD, In: pair[1], Out: pair[1]}, Options{})
 		if err == nil {
 			err = answer(l)
 		}
 		answered <- err
 	}()
-	l, err := Dial(t.Context(), Address{Scheme: FD, In: pair[0], Out: pair[0]}, "")
+	l, err := Dial(t.Context(), Address{Scheme: FD, In: pair[0], Out: pair[0]}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestDescriptors(t *testing.T) {
 	if err := <-answered; err != nil {
 		t.Error(err)
 	}
-	if _, err := Dial(t.Context(), Address{Scheme: FD, In: 1 << 19, Out: 1 << 19}, ""); !errors.Is(err, unix.EBADF) {
+	if _, err := Dial(t.Context(), Address{Scheme: FD, In: 1 << 19, Out: 1 << 19}, Options{}); !errors.Is(err, unix.EBADF) {
 		t.Error(err)
 	}
 }
