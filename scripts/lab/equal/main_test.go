@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"xenferry/lib/guest"
 	"xenferry/lib/record"
 	"xenferry/lib/xcstream"
 )
@@ -16,6 +17,20 @@ func TestCompare(t *testing.T) {
 	stream := make([]byte, headers)
 	tsc := len(stream) + record.HeaderSize
 	stream = record.AppendRecord(stream, uint32(xcstream.TypeX86TSCInfo), func(b []byte) []byte { return append(b, make([]byte, 24)...) })
+	page := len(stream) + record.HeaderSize + 8 + 8
+	stream = record.AppendRecord(stream, uint32(xcstream.TypePageData), func(b []byte) []byte {
+		b = append(b, 1, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0)
+		return append(b, make([]byte, guest.PageSize)...)
+	})
+	context := len(stream) + record.HeaderSize
+	stream = record.AppendRecord(stream, uint32(xcstream.TypeHVMContext), func(b []byte) []byte {
+		return xcstream.AppendHVMContext(b, []xcstream.HVMEntry{
+			{Code: xcstream.HVMHeader, Data: xcstream.HVMHeaderData{}.Append(nil)},
+			{Code: xcstream.HVMPIC, Instance: 1, Data: make([]byte, 8)},
+			{Code: xcstream.HVMEnd},
+		})
+	})
+	stream = record.AppendRecord(stream, uint32(xcstream.TypeVerify), func(b []byte) []byte { return append(b, 1, 2, 3, 4) })
 	end := len(stream)
 	stream = record.AppendRecord(stream, uint32(xcstream.TypeEnd), func(b []byte) []byte { return b })
 
@@ -26,12 +41,15 @@ func TestCompare(t *testing.T) {
 	}{
 		{"nothing", func(b []byte) []byte { return b }, ""},
 		{"nsec", func(b []byte) []byte { b[tsc+8]++; return b }, ""},
-		{"khz", func(b []byte) []byte { b[tsc+4]++; return b }, "octet 12 of the X86_TSC_INFO"},
-		{"headers", func(b []byte) []byte { b[8]++; return b }, "octet 8 of the headers"},
-		{"another type", func(b []byte) []byte { b[end]++; return b }, "octet 0 of the END"},
-		{"a record more", func(b []byte) []byte { return append(b, make([]byte, 8)...) }, "are equal"},
+		{"khz", func(b []byte) []byte { b[tsc+4]++; return b }, "X86_TSC_INFO, octets 4 to 4"},
+		{"a page", func(b []byte) []byte { b[page+8]++; return b }, "PAGE_DATA, PFN 0x7, octets 8 to 8"},
+		{"an HVM context's entry", func(b []byte) []byte { b[context+24+8+8+3]++; return b }, "HVM_CONTEXT/PIC 1, octets 3 to 3"},
+		{"padding", func(b []byte) []byte { b[end-1]++; return b }, "padding, octets 3 to 3"},
+		{"headers", func(b []byte) []byte { b[8]++; return b }, "headers, octets 8 to 8"},
+		{"another type", func(b []byte) []byte { b[end]++; return b }, "END of 0 octets, PAGE_DATA"},
+		{"a record more", func(b []byte) []byte { return append(b, make([]byte, 8)...) }, "octets, "},
 		{"cut off", func(b []byte) []byte { return b[:len(b)-4] }, "cut off"},
-		{"a length too great", func(b []byte) []byte { binary.LittleEndian.PutUint32(b[end+4:], 1<<31); return b }, "cut off"},
+		{"a length too great", func(b []byte) []byte { binary.LittleEndian.PutUint32(b[end+4:], 1<<31); return b }, "is of 2147483648 octets"},
 	} {
 		dir := t.TempDir()
 		a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
