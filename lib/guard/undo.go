@@ -14,7 +14,7 @@ import (
 	"xenferry/lib/guest"
 )
 
-// suspendTime is how long a guest that was asked to suspend may take until it can be resumed.
+// suspendTime is how long a guest may take that may have been asked to suspend.
 const suspendTime = 60 * time.Second
 
 // settleTime is how long a request of the killed worker may still be on its way through the host.
@@ -52,7 +52,7 @@ func Undo(ctx context.Context, h Host, log zerolog.Logger, s State) error {
 		err = h.SetLogDirty(ctx, s.Domain, false)
 	}
 	if s.Resume {
-		err = errors.Join(err, Resume(ctx, h, s.Domain))
+		err = errors.Join(err, Settle(ctx, h, s.Domain), Resume(ctx, h, s.Domain))
 	}
 	if s.Unpause && info.Paused {
 		err = errors.Join(err, h.Unpause(ctx, s.Domain))
@@ -64,19 +64,24 @@ func Undo(ctx context.Context, h Host, log zerolog.Logger, s State) error {
 	return nil
 }
 
-// Resume lets a domain run on that is suspended, or was asked to suspend and is about to: then it waits for that first,
-// as a guest that suspends later would stay so. One that did not suspend after all runs already.
-func Resume(ctx context.Context, h Host, id guest.DomID) error {
+// Settle sees to it that a domain is suspended or runs, and stays so: of a process that is gone nobody knows whether it had
+// asked for a suspend, and a guest that obeys later would stay suspended. So it asks again, and waits.
+func Settle(ctx context.Context, h Host, id guest.DomID) error {
 	ctx, cancel := context.WithTimeout(ctx, suspendTime)
 	defer cancel()
-	if err := h.Suspend(ctx, id); err != nil {
-		info, e := h.Info(context.WithoutCancel(ctx), id)
-		if e != nil {
-			return errors.Join(err, e)
-		}
-		if !info.Suspended() {
-			return nil
-		}
+	if h.Suspend(ctx, id) == nil {
+		return nil
+	}
+	_, err := h.Info(context.WithoutCancel(ctx), id)
+	return err
+}
+
+// Resume lets a domain run on that is suspended; one that is not runs already. No suspend may be under way: a Host's that
+// has returned, with an error or without, is not.
+func Resume(ctx context.Context, h Host, id guest.DomID) error {
+	info, err := h.Info(ctx, id)
+	if err != nil || !info.Suspended() {
+		return err
 	}
 	return h.Resume(ctx, id)
 }

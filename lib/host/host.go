@@ -26,8 +26,8 @@ type Host interface {
 	Pause(ctx context.Context, id guest.DomID) error
 	Unpause(ctx context.Context, id guest.DomID) error
 
-	// Suspend asks the guest to suspend itself and returns once it has, or with an error when ctx ends first; then
-	// the request is withdrawn, but the guest may have suspended all the same: ask Info.
+	// Suspend asks the guest to suspend itself and returns once it has, or with an error when ctx ends first; then the
+	// request is withdrawn and the guest will not suspend any more, but may have done so all the same: ask Info.
 	Suspend(ctx context.Context, id guest.DomID) error
 
 	// Resume lets a suspended domain run on as if the suspend had been cancelled (fast, cooperative resume).

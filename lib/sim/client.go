@@ -125,6 +125,18 @@ func (w *wire) until(ctx context.Context) func() bool {
 	return context.AfterFunc(ctx, func() { _ = w.SetDeadline(time.Unix(1, 0)) })
 }
 
+// withdrawTime is how long a server may take to stop what it does for a request.
+const withdrawTime = time.Minute
+
+// withdrawn is until for a request that must not go on unseen: the server learns that it is withdrawn, and ends the
+// connection once nothing of it is under way.
+func (w *wire) withdrawn(ctx context.Context) func() bool {
+	return context.AfterFunc(ctx, func() {
+		_ = w.SetReadDeadline(time.Now().Add(withdrawTime))
+		_ = w.CloseWrite()
+	})
+}
+
 // call makes one request and hands the answer's body, good until it returns, to take, which may be nil.
 func (c *Client) call(ctx context.Context, h header, body []byte, take func(h header, body []byte) error) error {
 	if err := ctx.Err(); err != nil {
@@ -134,7 +146,11 @@ func (c *Client) call(ctx context.Context, h header, body []byte, take func(h he
 	if err != nil {
 		return fmt.Errorf("simulated host %s: %w", c.path, err)
 	}
-	stop := w.until(ctx)
+	until := w.until
+	if h.op == opSuspend {
+		until = w.withdrawn
+	}
+	stop := until(ctx)
 	a, reply, err := w.exchange(h, body)
 	if good := stop(); err != nil || !good {
 		w.Close()
