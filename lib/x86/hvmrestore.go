@@ -175,11 +175,13 @@ func (r *HVMRestore) emptyPage(ctx context.Context, gfn guest.GFN, console bool)
 	if err != nil {
 		return err
 	}
-	clear(m.Pages[0])
-	if console {
-		m.Pages[0][consoleConnection] = consoleDisconnected
-	}
-	return m.Close()
+	return withPages(m, func(pages [][]byte) error {
+		clear(pages[0])
+		if console {
+			pages[0][consoleConnection] = consoleDisconnected
+		}
+		return nil
+	})
 }
 
 // Finish takes back what the guest gave up while it was copied, connects it to its event channels, loads its context,

@@ -24,7 +24,7 @@ type p2m struct {
 
 var (
 	errNotInP2M = errors.New("is not a frame of the guest's P2M")
-	errP2MMoves = errors.New("changed where its P2M is while that was being found")
+	errP2MMoves = errors.New("the guest changed where it is meanwhile")
 )
 
 // mfn is the frame of p, as the guest has it: guest.InvalidMFN, or a number with bits of the guest's own, for none.
@@ -62,19 +62,24 @@ type walker struct {
 }
 
 // walk finds the P2M and maps it. errP2MMoves says that the guest changed where it is meanwhile.
-func (w *walker) walk(ctx context.Context) (*p2m, error) {
-	generation := w.shared64(w.l.generation)
-	t, err := w.find(ctx)
-	if now := w.shared64(w.l.generation); now != generation && w.shared64(w.l.p2mCR3) != 0 {
-		if err == nil {
-			err = t.close()
+func (w *walker) walk(ctx context.Context) (t *p2m, err error) {
+	err = guest.Access(func() (err error) {
+		generation := w.shared64(w.l.generation)
+		t, err = w.find(ctx)
+		if now := w.shared64(w.l.generation); now != generation && w.shared64(w.l.p2mCR3) != 0 {
+			return errors.Join(fmt.Errorf("%w: generation %d became %d", errP2MMoves, generation, now), err)
 		}
-		return nil, errors.Join(fmt.Errorf("domain %d %w: generation %d became %d", w.id, errP2MMoves, generation, now), err)
-	}
+		if err == nil {
+			t.generation = generation
+		}
+		return err
+	})
 	if err != nil {
+		if t != nil {
+			err = errors.Join(err, t.close())
+		}
 		return nil, fmt.Errorf("find the P2M of domain %d: %w", w.id, err)
 	}
-	t.generation = generation
 	return t, nil
 }
 
@@ -107,10 +112,16 @@ func (w *walker) find(ctx context.Context) (*p2m, error) {
 		return nil, err
 	}
 	t.frames = make([]guest.PFN, len(leaves))
-	for i, m := range leaves {
-		if t.frames[i], err = t.pfn(m); err != nil {
-			return nil, errors.Join(fmt.Errorf("frame %d: %w", i, err), t.close())
+	err = guest.Access(func() error {
+		for i, m := range leaves {
+			if t.frames[i], err = t.pfn(m); err != nil {
+				return fmt.Errorf("frame %d: %w", i, err)
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, errors.Join(err, t.close())
 	}
 	return t, nil
 }
@@ -235,14 +246,16 @@ func (w *walker) read(ctx context.Context, frames []guest.MFN, first, count, per
 		return nil, err
 	}
 	list := make([]guest.MFN, count)
-	for i := range list {
-		at := first + uint64(i)
-		list[i] = entry(m.Pages[at/perPage], int(at%perPage))
-		if err := w.check(list[i]); err != nil {
-			return nil, errors.Join(fmt.Errorf("entry %d: %w", at, err), m.Close())
+	return list, withPages(m, func(pages [][]byte) error {
+		for i := range list {
+			at := first + uint64(i)
+			list[i] = entry(pages[at/perPage], int(at%perPage))
+			if err := w.check(list[i]); err != nil {
+				return fmt.Errorf("entry %d: %w", at, err)
+			}
 		}
-	}
-	return list, m.Close()
+		return nil
+	})
 }
 
 // check refuses a number that is no frame of this host.

@@ -144,15 +144,18 @@ func (r *PVRestore) keepReferenced(ctx context.Context, spare guest.Bitmap) erro
 		if err != nil {
 			return fmt.Errorf("page tables: %w", err)
 		}
-		for _, page := range mapping.Pages {
-			_ = references(page, func(frame uint64) error {
-				if to := m2p.PFN(guest.MFN(frame)); to <= r.last && r.mfns[to] == guest.MFN(frame) {
-					spare.Clear(uint64(to))
-				}
-				return nil
-			})
-		}
-		if err := mapping.Close(); err != nil {
+		err = withPages(mapping, func(pages [][]byte) error {
+			for _, page := range pages {
+				_ = references(page, func(frame uint64) error {
+					if to := m2p.PFN(guest.MFN(frame)); to <= r.last && r.mfns[to] == guest.MFN(frame) {
+						spare.Clear(uint64(to))
+					}
+					return nil
+				})
+			}
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 	}
@@ -172,17 +175,19 @@ func (r *PVRestore) setSharedInfo(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("shared_info: %w", err)
 	}
-	dst := mapping.Pages[0]
-	copy(dst[:vcpuInfos*vcpuInfoSize], src)
-	for i := range vcpuInfos {
-		l.putWord(dst, i*vcpuInfoSize+l.pendingSel, 0)
-	}
-	clear(dst[l.evtchnPending:][:l.evtchnSize])
-	for i := range dst[l.evtchnMask:][:l.evtchnSize] {
-		dst[l.evtchnMask+i] = 0xFF
-	}
-	copy(dst[l.arch:][:l.archSize], src[l.arch:])
-	return mapping.Close()
+	return withPages(mapping, func(pages [][]byte) error {
+		dst := pages[0]
+		copy(dst[:vcpuInfos*vcpuInfoSize], src)
+		for i := range vcpuInfos {
+			l.putWord(dst, i*vcpuInfoSize+l.pendingSel, 0)
+		}
+		clear(dst[l.evtchnPending:][:l.evtchnSize])
+		for i := range dst[l.evtchnMask:][:l.evtchnSize] {
+			dst[l.evtchnMask+i] = 0xFF
+		}
+		copy(dst[l.arch:][:l.archSize], src[l.arch:])
+		return nil
+	})
 }
 
 // localiseP2MRoot gives p2m_cr3 in the stream's shared_info the frame of this host. Stock Xen leaves the source's there,
@@ -234,12 +239,15 @@ func (r *PVRestore) eachP2MPage(ctx context.Context, prot guest.Prot, f func(pag
 		if err != nil {
 			return fmt.Errorf("P2M: %w", err)
 		}
-		for i, page := range mapping.Pages {
-			first := uint64(at+i) * r.l.fpp
-			f(page, guest.PFN(first), int(min(r.l.fpp, uint64(r.last)+1-first)))
-		}
-		if err := mapping.Close(); err != nil {
-			return err
+		err = withPages(mapping, func(pages [][]byte) error {
+			for i, page := range pages {
+				first := uint64(at+i) * r.l.fpp
+				f(page, guest.PFN(first), int(min(r.l.fpp, uint64(r.last)+1-first)))
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("P2M: %w", err)
 		}
 	}
 	return nil
@@ -255,6 +263,8 @@ func (r *PVRestore) disconnectConsole(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("console ring: %w", err)
 	}
-	mapping.Pages[0][consoleConnection] = consoleDisconnected
-	return mapping.Close()
+	return withPages(mapping, func(pages [][]byte) error {
+		pages[0][consoleConnection] = consoleDisconnected
+		return nil
+	})
 }

@@ -187,7 +187,8 @@ func (r *PVRestore) populate(ctx context.Context) error {
 
 // Placed makes the page tables of the batch this host's and gives the pages back.
 func (r *PVRestore) Placed(ctx context.Context, entries []xcstream.PageEntry, b *xcstream.Batch) error {
-	return errors.Join(r.localiseTables(ctx, entries, b), b.Close())
+	err := guest.Access(func() error { return r.localiseTables(ctx, entries, b) })
+	return errors.Join(err, b.Close())
 }
 
 func (r *PVRestore) localiseTables(ctx context.Context, entries []xcstream.PageEntry, b *xcstream.Batch) error {

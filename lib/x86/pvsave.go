@@ -139,8 +139,13 @@ func (s *PVSave) copyTable(dst, src []byte, level int) error {
 // CheckRunning follows a guest that moved its linear P2M, which ends a migration by stock Xen. What was loaded by the old
 // one may be other pages than it seemed: Suspended finds them by the frames they were in.
 func (s *PVSave) CheckRunning(ctx context.Context) error {
-	if !s.p2m.linear || loadGuestWord(s.l, s.shared.Pages[0], s.l.generation) == s.p2m.generation {
-		return nil // nothing in a tree tells; Suspended looks once more
+	same := !s.p2m.linear // nothing in a tree tells; Suspended looks once more
+	err := guest.Access(func() error {
+		same = same || loadGuestWord(s.l, s.shared.Pages[0], s.l.generation) == s.p2m.generation
+		return nil
+	})
+	if err != nil || same {
+		return err
 	}
 	now, err := s.walker(guest.PFN(s.frames - 1)).walk(ctx)
 	switch {
@@ -175,17 +180,28 @@ func (s *PVSave) Suspended(ctx context.Context) ([]xcstream.Record, guest.Bitmap
 	}
 	s.ahead = answers{}
 	set := guest.NewBitmap(s.frames)
-	for p, frame := range s.sentFrames {
-		// A page that becomes a page table or ceases to be one shows in the log; one that gets another frame need not.
-		if !s.loaded || uint32(now.mfn(guest.PFN(p))) != frame {
-			set.Set(uint64(p))
+	err = guest.Access(func() error {
+		for p, frame := range s.sentFrames {
+			// A page that becomes a page table or ceases to be one shows in the log; one that gets another frame need not.
+			if !s.loaded || uint32(now.mfn(guest.PFN(p))) != frame {
+				set.Set(uint64(p))
+			}
 		}
-	}
-	return records, set, nil
+		return nil
+	})
+	return records, set, err
 }
 
 // End is TSC, shared_info, and the state of the vCPUs that are up.
-func (s *PVSave) End(ctx context.Context) ([]xcstream.Record, error) {
+func (s *PVSave) End(ctx context.Context) (records []xcstream.Record, err error) {
+	err = guest.Access(func() error {
+		records, err = s.end(ctx)
+		return err
+	})
+	return records, err
+}
+
+func (s *PVSave) end(ctx context.Context) ([]xcstream.Record, error) {
 	tsc, err := s.tsc(ctx)
 	if err != nil {
 		return nil, err

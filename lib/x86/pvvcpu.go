@@ -181,8 +181,12 @@ func (r *PVRestore) startInfo(ctx context.Context, c []byte) error {
 	if err != nil {
 		return err
 	}
-	defer mapping.Close() // an error of the mapping shows when the guest is loaded
-	page := mapping.Pages[0]
+	return withPages(mapping, func(pages [][]byte) error { return r.fillStartInfo(pages[0], p) })
+}
+
+// fillStartInfo makes the start_info in page, the guest's page p, this domain's, and finds the rings in it.
+func (r *PVRestore) fillStartInfo(page []byte, p guest.PFN) error {
+	l := r.l
 	l.putWord(page, l.nrPages, uint64(r.last)+1)
 	l.putWord(page, l.sharedInfo, uint64(r.info.SharedInfo)<<guest.PageShift)
 	le.PutUint32(page[l.startFlags:], 0)

@@ -3,6 +3,7 @@ package x86
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 
 	"xenferry/lib/guest"
@@ -75,6 +76,12 @@ func (r *restoring) mapPages(ctx context.Context, prot guest.Prot) (*guest.Mappi
 	return m, nil
 }
 
+// withPages calls f with the pages of a mapping and gives them back. A page that is gone is an error.
+func withPages(m *guest.Mapping, f func(pages [][]byte) error) error {
+	err := guest.Access(func() error { return f(m.Pages) })
+	return errors.Join(err, m.Close())
+}
+
 // place maps the frames in r.gfns as the pages of b.
 func (r *restoring) place(ctx context.Context, b *xcstream.Batch) error {
 	b.Pages, b.Release = b.Pages[:0], nil
@@ -116,17 +123,20 @@ func (r *restoring) compare(ctx context.Context, entries []xcstream.PageEntry, b
 	if err != nil {
 		return nil, err
 	}
-	next := 0
-	for _, e := range entries {
-		if !e.Type().HasData() {
-			continue
+	err = withPages(m, func(pages [][]byte) error {
+		next := 0
+		for _, e := range entries {
+			if !e.Type().HasData() {
+				continue
+			}
+			if page := pages[next]; page == nil || !bytes.Equal(page, b.Pages[next]) {
+				differ = append(differ, e.PFN())
+			}
+			next++
 		}
-		if page := m.Pages[next]; page == nil || !bytes.Equal(page, b.Pages[next]) {
-			differ = append(differ, e.PFN())
-		}
-		next++
-	}
-	return differ, m.Close()
+		return nil
+	})
+	return differ, err
 }
 
 // A console's ring tells from 4.21 on whether somebody listens (xen/include/public/io/console.h, connection).

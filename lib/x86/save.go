@@ -150,7 +150,7 @@ func (s *saving) tsc(ctx context.Context) (xcstream.Record, error) {
 // out; page tables are copied to b.Scratch.
 func (s *saving) load(ctx context.Context, pfns []guest.PFN, b *xcstream.Batch, space addressSpace) error {
 	s.loaded = true
-	if err := s.findTypes(ctx, pfns, space); err != nil {
+	if err := guest.Access(func() error { return s.findTypes(ctx, pfns, space) }); err != nil { // it reads a P2M
 		return err
 	}
 	mapping, err := s.mapData(ctx, b)
