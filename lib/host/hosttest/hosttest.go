@@ -22,6 +22,7 @@ const (
 	LogOfMappings Lack = "the log of dirty pages tells what a toolstack wrote through a mapping"
 	Refusals      Lack = "a frame in use cannot be taken back, a refused pin leaves no types, and nothing may follow an HVM context's END"
 	PV32          Lack = "32-bit PV domains"
+	LogOfPV       Lack = "a log of dirty pages of PV domains, which takes shadow paging"
 	Processor     Lack = "a processor with XSAVE, AVX and RDTSCP"
 )
 
