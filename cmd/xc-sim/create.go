@@ -27,6 +27,7 @@ func create(ctx context.Context, env *cli.Env) error {
 	p2m := f.String("p2m", "", "")
 	workload := f.String("workload", string(guestos.Idle), "")
 	fill := f.String("fill", "", "")
+	f.BoolVar(&r.Options.Nested, "nested", false, "")
 	f.Uint64Var(&r.Options.Seed, "seed", rand.Uint64(), "")
 	f.StringVar(&r.Name, "name", "", "")
 	id := f.String("uuid", "", "")

@@ -30,6 +30,7 @@
 //	--p2m P              pv64, pv32: linear (default) or tree
 //	--workload W[:RATE]  idle (default), uniform, zipf, sweep, page-table or balloon, and how many pages to write in a
 //	                     second; without a rate it is as many as it can
+//	--nested             hvm, pvh: it may run virtual machines of its own, so that it cannot be saved
 //	--fill F             the first contents of pages, as shares of all: zero=0.3,text=0.2; what is left is random octets
 //	--seed N             of contents and layout (random)
 //	--name NAME, --uuid U

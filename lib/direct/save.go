@@ -93,9 +93,18 @@ func (s *saving) accept(ctx context.Context) error {
 		return fmt.Errorf("domain %d has a log of dirty pages already: is it being saved?", s.d.ID)
 	}
 	if judge, ok := s.h.(host.Judge); ok {
-		return judge.Saveable(ctx, s.d.ID)
+		if err := judge.Saveable(ctx, s.d.ID); err != nil {
+			return err
+		}
 	}
-	return nil
+	if s.d.Kind.PV() {
+		return nil
+	}
+	nested, err := x86.Nested(ctx, s.h, s.d.ID)
+	if err == nil && nested {
+		err = fmt.Errorf("domain %d may run virtual machines of its own (nestedhvm), whose state cannot be saved", s.d.ID)
+	}
+	return err
 }
 
 // run does everything up to END.

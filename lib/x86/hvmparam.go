@@ -14,6 +14,7 @@ const (
 	paramConsolePFN         = 17
 	paramConsoleEvtchn      = 18
 	paramACPIIOPorts        = 19
+	paramNestedHVM          = 24 // until 4.14
 	paramPagingRingPFN      = 27
 	paramMonitorRingPFN     = 28
 	paramSharingRingPFN     = 29

@@ -306,3 +306,17 @@ func TestBadTableInTheEnd(t *testing.T) {
 		}
 	}
 }
+
+// TestNested finds the domains that may run virtual machines of their own, on releases that tell it in either way.
+func TestNested(t *testing.T) {
+	for _, release := range []guest.Release{xen414, xen417, xen422} {
+		for _, nested := range []bool{false, true} {
+			for _, kind := range []guest.Kind{guest.HVM, guest.PVH} {
+				d := build(t, guestos.Options{Kind: kind, Pages: 600, VCPUs: 1, Seed: 1, Nested: nested}, release)
+				if got, err := x86.Nested(t.Context(), d.host, d.id); got != nested || err != nil {
+					t.Errorf("Xen %v, %v: %v, %v; want %v", release, kind, got, err, nested)
+				}
+			}
+		}
+	}
+}

@@ -30,6 +30,7 @@ const (
 	HVMParamVM86TSSSized       = 37
 	HVMParamMCACap             = 38
 	hvmParamMemoryEventCR0     = 20
+	hvmParamNestedHVM          = 24
 	hvmParamMemoryEventStep    = 25
 	hvmParamDMDomain           = 13
 	hvmParamBufIOReqEvtchn     = 26
@@ -67,13 +68,15 @@ func HVMParamCount(r guest.Release) uint64 {
 }
 
 // HVMParamSettable reports whether a Xen of release r takes index in HVMOP_set_param and tells it in HVMOP_get_param.
-// Deprecated ones, which it once took, are refused from 4.12 on, and PAE_ENABLED from 4.14.
+// Deprecated ones, which it once took, are refused from 4.12 on, PAE_ENABLED from 4.14, NESTEDHVM from 4.15.
 func HVMParamSettable(r guest.Release, index uint64) bool {
 	switch {
 	case index >= HVMParamCount(r):
 		return false
 	case index == HVMParamPAEEnabled:
 		return !r.AtLeast(4, 14)
+	case index == hvmParamNestedHVM:
+		return !r.AtLeast(4, 15)
 	case index >= hvmParamMemoryEventCR0 && index <= hvmParamMemoryEventStep,
 		index == hvmParamDMDomain, index == hvmParamBufIOReqEvtchn, index == hvmParamMemoryEventMSR:
 		return !r.AtLeast(4, 12)

@@ -257,6 +257,7 @@ const (
 	paramIdentPT       = 12
 	paramConsolePFN    = 17
 	paramConsoleEvtchn = 18
+	paramNestedHVM     = 24 // until 4.14
 	paramACPIIOPorts   = 19
 	paramPagingRing    = 27
 	paramMonitorRing   = 28

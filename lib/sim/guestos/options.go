@@ -55,7 +55,8 @@ type Options struct {
 	P2M      P2MKind    `json:"p2m,omitempty"`
 	Workload Workload   `json:"workload"`
 	Fill     Fill       `json:"fill"`
-	Seed     uint64     `json:"seed"` // all contents and the layout follow from it
+	Nested   bool       `json:"nested,omitempty"` // HVM, PVH: it may run virtual machines of its own
+	Seed     uint64     `json:"seed"`             // all contents and the layout follow from it
 }
 
 // MinPages is the least memory that a guest can be built with: its kernel needs some, and a workload some more.
@@ -96,6 +97,8 @@ func (o *Options) normalize() error {
 		return fmt.Errorf("%d pages of memory: a %v guest has at most %d", o.Pages, o.Kind, maxPages(o.Kind))
 	case o.Kind.PV() && o.P2M != Tree && o.P2M != Linear:
 		return fmt.Errorf("P2M %q: want %s or %s", o.P2M, Tree, Linear)
+	case o.Kind.PV() && o.Nested:
+		return fmt.Errorf("a %v guest cannot run virtual machines of its own", o.Kind)
 	case !o.Kind.PV() && o.P2M != "":
 		return fmt.Errorf("a %v guest has no P2M of its own", o.Kind)
 	case !slices.Contains(Shapes, o.Workload.Shape):

@@ -11,6 +11,9 @@ import (
 // buildTSC is what a new guest's time stamp counter is set to.
 var buildTSC = guest.TSC{KHz: 2_400_000, NSec: 1_000_000_000}
 
+// featureVMX is Intel's virtual machines in ecx of CPUID leaf 1.
+const featureVMX = 1 << 5
+
 // noSubleaf marks a CPUID leaf without subleaves.
 const noSubleaf = 1<<32 - 1
 
@@ -36,6 +39,9 @@ func (l *Layout) cpuPolicy() guest.CPUPolicy {
 		},
 		MSRs: []guest.MSR{{Index: 0xCE, Value: 0x80000000}},
 	}
+	if l.Nested {
+		p.Leaves[1].C |= featureVMX
+	}
 	return p
 }
 
@@ -60,6 +66,11 @@ func (k *Kernel) setUp() error {
 	}
 	if k.Kind.PV() {
 		return nil
+	}
+	if k.Nested && !k.hv.Release().AtLeast(4, 15) {
+		if err := k.hv.SetHVMParam(paramNestedHVM, 1); err != nil {
+			return err
+		}
 	}
 	info := k.hv.Info()
 	if err := k.hv.SetHVMParam(paramStoreEvtchn, uint64(info.StoreEvtchn)); err != nil {

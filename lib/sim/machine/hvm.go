@@ -236,6 +236,7 @@ const (
 	hvmParamCallbackIRQ = 0
 	hvmParamPAE         = 4
 	hvmParamVM86TSS     = 15
+	hvmParamNestedHVM   = 24 // until 4.14
 	hvmParamALTP2M      = 35
 	hvmParamTSSSized    = 37
 	hvmParamCount       = 39
@@ -243,7 +244,7 @@ const (
 
 // hvmParamGone are parameters that no release played here still has.
 var hvmParamGone = [hvmParamCount]bool{
-	hvmParamPAE: true, 13: true, 20: true, 21: true, 22: true, 23: true, 24: true, 25: true, 26: true, 30: true,
+	hvmParamPAE: true, 13: true, 20: true, 21: true, 22: true, 23: true, 25: true, 26: true, 30: true,
 }
 
 // hvmParamOnce are parameters that cannot be changed once they are not zero: IOREQ_PFN, BUFIOREQ_PFN, VIRIDIAN,
@@ -267,7 +268,7 @@ func (d *domain) hasHVMParam(index uint32) error {
 	switch {
 	case d.pv():
 		return refuse(unix.EINVAL, "it is a PV domain")
-	case index >= hvmParamCount || hvmParamGone[index]:
+	case index >= hvmParamCount, hvmParamGone[index], index == hvmParamNestedHVM && d.m.release.AtLeast(4, 15):
 		return refuse(unix.EINVAL, "Xen %v has no parameter %d", d.m.release, index)
 	}
 	return nil
