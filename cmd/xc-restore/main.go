@@ -45,7 +45,14 @@ func run(ctx context.Context, env *cli.Env) error {
 	if opt.restore.DomainFile, err = openLocked(opt.domidFile); err != nil {
 		return err
 	}
-	g, err := guard.Start(opt.host, opt.restore.DomainFile)
+	lock := &host.Lock{} // a domain made here is nobody else's
+	if opt.restore.Into != nil {
+		if lock, err = host.LockDomain(ctx, h, *opt.restore.Into, env.Log); err != nil {
+			return err
+		}
+		defer lock.Release()
+	}
+	g, err := guard.Start(opt.host, opt.restore.DomainFile, lock.File())
 	if err != nil {
 		return err
 	}

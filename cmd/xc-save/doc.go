@@ -29,8 +29,11 @@
 // and whoever knows the other end's exit status decides by --resume or --destroy. With --ack that instant is the one
 // before GO. A second process watches: it lets the guest run on if xc-save is killed too early.
 //
+// One process at a time works on a domain: it holds a lock, domain-ID.lock in /run/xenferry or beside the simulated host's
+// socket, and so does its guardian. Others are refused, and told which process has it.
+//
 // Called by libxl, as --save-domain or --restore-domain with numbers, xc-save is its libxl-save-helper: name it in
-// $LIBXL_SAVE_HELPER. Nothing above applies then; libxl alone owns the domain.
+// $LIBXL_SAVE_HELPER. Of the above only the lock applies then; libxl alone owns the domain.
 //
 // Exit status: 0 saved; 1 not saved, or the hand-over did not end: the last line says in which state the domain is left;
 // 2 wrong usage.

@@ -22,6 +22,14 @@ func (o *options) run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
+	lock, err := host.LockDomain(ctx, h, d.ID, env.Log)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	if d, err = h.Info(ctx, d.ID); err != nil { // who had the lock may have changed it
+		return err
+	}
 	switch {
 	case o.resume:
 		return direct.Resume(ctx, h, d, env.Log)
@@ -40,7 +48,7 @@ func (o *options) run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	g, err := guard.Start(o.host, nil)
+	g, err := guard.Start(o.host, lock.File())
 	if err != nil {
 		return err
 	}

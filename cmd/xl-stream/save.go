@@ -51,15 +51,11 @@ func save(ctx context.Context, env *cli.Env, args []string) error {
 	default:
 		return cli.Usagef("--leave %s: want suspended, running or destroyed", leave)
 	}
-	ctx, side, done, err := open(ctx, env, hostSpec, "")
+	ctx, side, d, done, err := openSource(ctx, env, hostSpec, "", words[0])
 	if err != nil {
 		return err
 	}
 	defer done()
-	d, err := direct.Find(ctx, side.Host, words[0])
-	if err != nil {
-		return err
-	}
 	s := &migrate.Source{Side: side, Domain: d, Live: live, SuspendTimeout: timeout, KeepsRunning: leave == string(direct.LeaveRunning)}
 	if s.Head, err = head(env, &side, d, config); err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"github.com/google/uuid"
 
 	"xenferry/lib/cli"
-	"xenferry/lib/direct"
 	"xenferry/lib/migrate"
 	"xenferry/lib/transport"
 )
@@ -49,15 +48,11 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	if folder, err = journalFolder(folder); err != nil {
 		return err
 	}
-	ctx, side, done, err := open(ctx, env, hostSpec, folder)
+	ctx, side, d, done, err := openSource(ctx, env, hostSpec, folder, words[0])
 	if err != nil {
 		return err
 	}
 	defer done()
-	d, err := direct.Find(ctx, side.Host, words[0])
-	if err != nil {
-		return err
-	}
 	side.Patience = patience
 	s := &migrate.Source{Side: side, Domain: d, Peer: words[1], Live: !stopped, Verify: verify, SuspendTimeout: timeout, Plain: plain}
 	if s.Head, err = head(env, &side, d, config); err != nil {

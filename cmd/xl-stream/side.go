@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"xenferry/lib/cli"
+	"xenferry/lib/direct"
 	"xenferry/lib/guard"
 	"xenferry/lib/guest"
 	"xenferry/lib/host"
@@ -19,23 +20,55 @@ import (
 	"xenferry/lib/xlstream"
 )
 
-// open opens a host, with a guardian for what is done on it. close dismisses both; ctx ends with the guardian.
+// open opens a host, with a guardian for what is done on it. closeAll dismisses both; ctx ends with the guardian.
 //
 // With a folder of journals, what is done can be recovered: process and guardian keep a file there locked while they live.
 func open(ctx context.Context, env *cli.Env, spec, folder string) (_ context.Context, side migrate.Side, closeAll func(), err error) {
 	cli.CloseOnExec()
-	lock, err := openLock(folder)
-	if err != nil {
-		return ctx, side, nil, err
-	}
 	h, err := host.Open(ctx, spec, env.Log)
 	if err != nil {
 		return ctx, side, nil, err
 	}
-	spec = hostSpec(h, spec)
-	g, err := guard.Start(spec, lock)
+	return guarded(ctx, env, h, spec, folder, &host.Lock{})
+}
+
+// openSource is open for the host of a domain that is to be moved, by its number, name or UUID, and locks that.
+func openSource(ctx context.Context, env *cli.Env, spec, folder, word string) (_ context.Context, side migrate.Side, d guest.Info, closeAll func(), err error) {
+	cli.CloseOnExec()
+	h, err := host.Open(ctx, spec, env.Log)
 	if err != nil {
-		_ = h.Close()
+		return ctx, side, d, nil, err
+	}
+	if d, err = direct.Find(ctx, h, word); err != nil {
+		return ctx, side, d, nil, errors.Join(err, h.Close())
+	}
+	lock, err := host.LockDomain(ctx, h, d.ID, env.Log)
+	if err != nil {
+		return ctx, side, d, nil, errors.Join(err, h.Close())
+	}
+	if d, err = h.Info(ctx, d.ID); err != nil { // who had the lock may have changed it
+		lock.Release()
+		return ctx, side, d, nil, errors.Join(err, h.Close())
+	}
+	ctx, side, closeAll, err = guarded(ctx, env, h, spec, folder, lock)
+	return ctx, side, d, closeAll, err
+}
+
+// guarded is a host with a guardian, who also has the lock of a domain. It closes both where it fails.
+func guarded(ctx context.Context, env *cli.Env, h host.Host, spec, folder string, domain *host.Lock) (_ context.Context, side migrate.Side, closeAll func(), err error) {
+	defer func() {
+		if err != nil {
+			domain.Release()
+			_ = h.Close()
+		}
+	}()
+	lock, err := openLock(folder)
+	if err != nil {
+		return ctx, side, nil, err
+	}
+	spec = hostSpec(h, spec)
+	g, err := guard.Start(spec, lock, domain.File())
+	if err != nil {
 		return ctx, side, nil, err
 	}
 	ctx, stop := g.Bind(ctx)
@@ -46,6 +79,7 @@ func open(ctx context.Context, env *cli.Env, spec, folder string) (_ context.Con
 	return ctx, side, func() {
 		stop()
 		g.Close()
+		domain.Release()
 		_ = h.Close()
 		if lock != nil {
 			_ = os.Remove(lock.Name())

@@ -97,10 +97,17 @@ func (o *operation) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { _ = o.host.Close() }()
+	lock := &host.Lock{} // a domain that libxl has just made is nobody else's
+	if !o.call.Restore {
+		if lock, err = host.LockDomain(ctx, o.host, o.call.Domain, o.log); err != nil {
+			return err
+		}
+		defer lock.Release()
+	}
 	if o.info, err = o.host.Info(ctx, o.call.Domain); err != nil {
 		return err
 	}
-	g, err := guard.Start("", nil)
+	g, err := guard.Start("", lock.File())
 	if err != nil {
 		return err
 	}

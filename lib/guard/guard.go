@@ -57,9 +57,9 @@ type Guard struct {
 	once sync.Once
 }
 
-// Start starts the guardian of this command for a host, and waits until it is ready. lock, if not nil, stays open in
-// it, so that an flock on it tells when both processes are gone.
-func Start(hostSpec string, lock *os.File) (*Guard, error) {
+// Start starts the guardian of this command for a host, and waits until it is ready. Those of locks that are not nil stay
+// open in it, so that an flock on one tells when both processes are gone.
+func Start(hostSpec string, locks ...*os.File) (*Guard, error) {
 	ours, theirs, err := pipes()
 	if err != nil {
 		return nil, fmt.Errorf("start guardian: %w", err)
@@ -68,8 +68,10 @@ func Start(hostSpec string, lock *os.File) (*Guard, error) {
 	cmd.Args[0] = name
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs.lifeline, theirs.alive}
-	if lock != nil {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, lock)
+	for _, l := range locks {
+		if l != nil {
+			cmd.ExtraFiles = append(cmd.ExtraFiles, l)
+		}
 	}
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true} // a terminal's ^C is the worker's alone
 	err = cmd.Start()

@@ -29,6 +29,11 @@ case $2,$3 in
   late,*) wait_for 60 suspended "$id" || die "the guest was not suspended" ;;
 esac
 sleep 2
+if [ "$2 $3" = 'early kill' ]; then # a second saver is refused, and does not take the log of the first
+  /tmp/bin/xc-save --live "$id" >/tmp/case/second 2>/tmp/case/why && die "a second xc-save: exit status 0"
+  grep "process $saving is at work" /tmp/case/why || die "the second xc-save says: $(cat /tmp/case/why)"
+  log_dirty "$id" || die "the log is off"
+fi
 case $3 in
   term | kill) kill -"$3" "$saving" ;;
   restore) kill -KILL "$reader" ;;

@@ -1,0 +1,97 @@
+package host_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"xenferry/lib/host"
+	"xenferry/lib/sim"
+	"xenferry/lib/sim/simtest"
+)
+
+// TestLockDomain: a domain is locked for as long as the file is open anywhere, and whoever comes too late learns by whom.
+func TestLockDomain(t *testing.T) {
+	c := simtest.New(t, sim.Options{})
+	name := c.Path() + ".lock-3"
+	take := func(ctx context.Context) (*host.Lock, error) { return host.LockDomain(ctx, c, 3, zerolog.Nop()) }
+	first, err := take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("process %d is at work on domain 3 (it holds %s)", os.Getpid(), name)
+	if _, err := take(t.Context()); err == nil || err.Error() != want {
+		t.Errorf("a second time: %v; want %s", err, want)
+	}
+	if other, err := host.LockDomain(t.Context(), c, 4, zerolog.Nop()); err != nil {
+		t.Errorf("another domain: %v", err)
+	} else {
+		other.Release()
+	}
+
+	// The process is gone, and its guardian has the file: it is waited for.
+	guardian, err := unix.Dup(int(first.File().Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := exec.Command("true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, fmt.Appendln(nil, gone.Process.Pid), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.File().Close(); err != nil {
+		t.Fatal(err)
+	}
+	impatient, cancel := context.WithCancelCause(t.Context())
+	enough := errors.New("enough")
+	cancel(enough)
+	if _, err := take(impatient); !errors.Is(err, enough) {
+		t.Errorf("while its guardian is at work: %v", err)
+	}
+	taken := make(chan error)
+	go func() {
+		l, err := take(t.Context())
+		if err == nil {
+			l.Release()
+		}
+		taken <- err
+	}()
+	if err := unix.Close(guardian); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-taken; err != nil {
+		t.Errorf("after its guardian: %v", err)
+	}
+	if _, err := os.Stat(name); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after its release the file is there: %v", err)
+	}
+
+	// A process's child may do what it does; and what cannot be locked is told, and done.
+	held, err := take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, fmt.Appendln(nil, os.Getppid()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := take(t.Context()); err != nil || l.File() != nil {
+		t.Errorf("held by the parent: %v, %v", l, err)
+	}
+	held.Release()
+	if err := os.Symlink("/dev/null", name); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	if l, err := host.LockDomain(t.Context(), c, 3, zerolog.New(&log)); err != nil || l.File() != nil || !strings.Contains(log.String(), "cannot be locked") {
+		t.Errorf("a link in the file's place: %v, %v, %q", l, err, log.String())
+	}
+}
