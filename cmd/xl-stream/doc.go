@@ -1,7 +1,7 @@
 // Command xl-stream is for what is around a domain's image in an xl save file or migration.
 //
 //	usage: xl-stream send [--host H] [--config F] [--remote COMMAND] [--not-live] [options] DOMAIN DEST
-//	       xl-stream receive [--host H] [--config F] [--paused] [--listen ADDR [--once]]
+//	       xl-stream receive [--host H] [--config F] [--into COMMAND] [--paused] [--listen ADDR [--once]]
 //	       xl-stream recover [--host H] [--peer COMMAND | --peer-says ANSWER] | --list
 //	       xl-stream save [--host H] [--live] [--config F] [--leave STATE] [--suspend-timeout D] DOMAIN [FILE]
 //	       xl-stream restore [--host H] [--config F] [--paused] [--into COMMAND] [FILE]
@@ -32,6 +32,15 @@
 //	                       hears of it; over ssh:HOST, as ServerAliveInterval. An exec:COMMAND has to look after itself
 //	--plain                send: offer nothing, and speak as xl migrate to the octet
 //	--paused, -p           receive: leave the domain paused
+//	--config F             send: the domain's configuration, as for save; receive: as JSON, in place of the one that comes
+//	--into COMMAND         receive: what makes the domain, see below
+//
+// What a host cannot make by itself, a domain's disks, interfaces and emulator, is left to a toolstack: COMMAND gets an xl save
+// file as standard input, under the name NAME--incoming, and $LIBXL_SAVE_HELPER, which is xc-restore; it makes the domain
+// and leaves it paused. The words with the source, the journal, the domain's final name and its unpausing stay this program's.
+// On a real host that has xl, COMMAND is 'xl restore -p /proc/self/fd/0' unless --into says otherwise. An empty one ("")
+// has this program make the domain: any on a simulated host, on a real one PVH and PV without devices, which xl can list and
+// destroy, but has no configuration of, and so cannot save.
 //
 // Until the source has said GO, whatever fails leaves the domain running there, under its name. From GO on the source has it
 // suspended as NAME--migratedaway, and destroys it when the target has reported that it runs there. If the target reports
@@ -63,6 +72,9 @@
 // target's stays for 30 days. A guest that ran on the target, and was lost with that machine before its source heard
 // of it, is not run from the source's old copy unless you say refused.
 //
+// On a real host names are changed as xl does, in xenstore, and a domain that libxl made is destroyed by xl destroy, which also
+// ends its emulator and removes the backends of its devices and libxl's files.
+//
 // save writes a domain as xl save does: xl's header, the libxl stream, in it the guest, by xc-save as a helper on the same
 // descriptor, and the state of its emulator. FILE is written beside its name and takes it when all of it is on the disk; what
 // was there before stays until then. Without FILE the image goes to standard output.
@@ -79,14 +91,13 @@
 // if a process is killed: a second one watches. If that happens at the very instant of the name the domain may stay suspended,
 // for xc-save --resume or --destroy.
 //
-// restore makes a domain of what xl save, xl migrate or save wrote, and lets it run. On a real host the domain is made
-// by xl, with its devices, and its memory by our xc-restore as xl's helper, unless --config is given; then, and on a
-// simulated host, xl-stream makes it, and reads not an octet past END.
+// restore makes a domain of what xl save, xl migrate or save wrote, and lets it run. On a real host xl makes it, as for receive;
+// else xl-stream does, and reads not an octet past END.
 //
 //	--config F           the configuration, as JSON, in place of the one in the stream
 //	--paused             leave the domain paused
-//	--into COMMAND       what makes the domain: gets the stream as standard input, and $LIBXL_SAVE_HELPER;
-//	                     on a real host 'xl restore /dev/fd/0' by default (not tried yet)
+//	--into COMMAND       what makes the domain, and lets it run; 'xl restore /proc/self/fd/0' on a real host that has xl, "" for
+//	                     xl-stream itself
 //
 // wrap puts the layers on: standard input is a libxc stream, as xc-save writes it; standard output is what xl save would
 // have written, for xl restore. The guest's octets are not copied but spliced where a pipe allows it.

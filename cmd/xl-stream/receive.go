@@ -21,6 +21,7 @@ type receiving struct {
 	host, config, folder string
 	paused               bool
 	patience             time.Duration
+	into                 into
 }
 
 func receive(ctx context.Context, env *cli.Env, args []string) error {
@@ -30,6 +31,7 @@ func receive(ctx context.Context, env *cli.Env, args []string) error {
 	flags := cli.Flags(env)
 	flags.StringVar(&r.host, "host", "", "")
 	flags.StringVar(&r.config, "config", "", "")
+	r.into.flag(flags)
 	flags.BoolVarP(&r.paused, "paused", "p", false, "")
 	flags.StringVar(&r.folder, "journal", "", "")
 	flags.DurationVar(&r.patience, "link-timeout", linkTimeout, "")
@@ -85,7 +87,10 @@ func (r *receiving) one(ctx context.Context, env *cli.Env, l *transport.Link) er
 	if err := l.KeepAlive(r.patience); err != nil {
 		return err
 	}
-	t := &migrate.Target{Side: side}
+	t := &migrate.Target{Side: side, Into: r.into.command}
+	if r.into.byXL(side.Host) {
+		t.Into = "xl restore -p /proc/self/fd/0"
+	}
 	if r.config != "" {
 		if t.Config, err = os.ReadFile(r.config); err != nil {
 			return err
@@ -137,6 +142,9 @@ func (r *receiving) words() []string {
 	words := []string{"receive", "--host", r.host, "--config", r.config, "--journal", r.folder, "--link-timeout", r.patience.String()}
 	if r.paused {
 		words = append(words, "--paused")
+	}
+	if r.into.option.Changed {
+		words = append(words, "--into", r.into.command)
 	}
 	return words
 }

@@ -2,27 +2,26 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 
+	"github.com/spf13/pflag"
+
 	"xenferry/lib/cli"
+	"xenferry/lib/host"
 	"xenferry/lib/migrate"
 	"xenferry/lib/sim"
 	"xenferry/lib/transport"
 )
 
-// intoXL is how a domain is made on a real host, where its devices are a toolstack's matter.
-const intoXL = "xl restore /dev/fd/0"
-
 func restore(ctx context.Context, env *cli.Env, args []string) error {
-	var hostSpec, config, into string
+	var hostSpec, config string
 	var paused bool
+	var into into
 	flags := cli.Flags(env)
 	flags.StringVar(&hostSpec, "host", "", "")
 	flags.StringVar(&config, "config", "", "")
-	flags.StringVar(&into, "into", "", "")
+	into.flag(flags)
 	flags.BoolVar(&paused, "paused", false, "")
 	words, err := cli.Parse(flags, args)
 	switch {
@@ -30,8 +29,14 @@ func restore(ctx context.Context, env *cli.Env, args []string) error {
 		return err
 	case len(words) > 1:
 		return cli.Usagef("restore wants one FILE at most")
-	case into != "" && (config != "" || paused):
-		return cli.Usagef("--config and --paused are for what --into runs to know")
+	case into.command != "" && paused:
+		return cli.Usagef("--paused is for what --into runs to know")
+	}
+	var replaced []byte
+	if config != "" {
+		if replaced, err = os.ReadFile(config); err != nil {
+			return err
+		}
 	}
 	in := os.Stdin
 	if len(words) == 1 {
@@ -43,26 +48,22 @@ func restore(ctx context.Context, env *cli.Env, args []string) error {
 	if err := transport.Check(int(in.Fd())); err != nil {
 		return usage(err)
 	}
-	if into != "" {
-		return handTo(ctx, into, in)
+	if into.command != "" {
+		return restoreInto(ctx, into.command, in, replaced)
 	}
 	ctx, side, done, err := open(ctx, env, hostSpec, "")
 	if err != nil {
 		return err
 	}
 	defer done()
-	if _, ok := side.Host.(*sim.Client); !ok && config == "" {
+	if into.byXL(side.Host) {
+		command := "xl restore /proc/self/fd/0"
 		if paused {
-			return handTo(ctx, intoXL+" -p", in)
+			command = "xl restore -p /proc/self/fd/0"
 		}
-		return handTo(ctx, intoXL, in)
+		return restoreInto(ctx, command, in, replaced)
 	}
-	t := &migrate.Target{Side: side}
-	if config != "" {
-		if t.Config, err = os.ReadFile(config); err != nil {
-			return err
-		}
-	}
+	t := &migrate.Target{Side: side, Config: replaced}
 	if err := t.Read(ctx, in); err != nil {
 		return streamStatus("restore", err)
 	}
@@ -77,21 +78,28 @@ func restore(ctx context.Context, env *cli.Env, args []string) error {
 	return nil
 }
 
-// handTo has a toolstack make the domain of the stream: it gets the stream as standard input, and our helper.
-func handTo(ctx context.Context, command string, in *os.File) error {
-	program, err := migrate.Program("xc-restore")
-	if err != nil {
-		return err
-	}
-	c := exec.CommandContext(ctx, "sh", "-c", command)
-	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
-	c.Env = append(os.Environ(), "LIBXL_SAVE_HELPER="+program)
-	c.Stdin, c.Stdout, c.Stderr = in, os.Stderr, os.Stderr
-	var exit *exec.ExitError
-	if err := c.Run(); errors.As(err, &exit) {
-		return fmt.Errorf("%s: exit status %d", command, exit.ExitCode())
-	} else if err != nil {
-		return fmt.Errorf("%s: %w", command, err)
+func restoreInto(ctx context.Context, command string, in *os.File, config []byte) error {
+	if err := migrate.RestoreInto(ctx, command, in, config); err != nil {
+		return streamStatus("restore", err)
 	}
 	return nil
+}
+
+// into is the option --into: the command that makes a domain in place of this program.
+type into struct {
+	command string
+	option  *pflag.Flag
+}
+
+func (i *into) flag(flags *pflag.FlagSet) {
+	flags.StringVar(&i.command, "into", "", "")
+	i.option = flags.Lookup("into")
+}
+
+// byXL reports whether xl makes the domain, as nothing else was asked for: on a real host that has it, for devices and an
+// emulator are a toolstack's matter, and a domain that xl did not make it cannot save.
+func (i *into) byXL(h host.Host) bool {
+	_, simulated := h.(*sim.Client)
+	_, err := exec.LookPath("xl")
+	return !i.option.Changed && !simulated && err == nil
 }

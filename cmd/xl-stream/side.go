@@ -148,7 +148,11 @@ func head(env *cli.Env, side *migrate.Side, d guest.Info, file string) (xlstream
 		switch {
 		case err == nil:
 			env.Log.Info().Msgf("configuration from %s, as it was when the domain was made", name)
-			return h, setConfig(&h, name, h.Config)
+			if err := setConfig(&h, name, h.Config); err != nil || d.Name == "" {
+				return h, err
+			}
+			h.Config, err = migrate.SetIdentity(h.Config, d.Name, d.UUID) // libxl keeps new names elsewhere
+			return h, err
 		case !errors.Is(err, fs.ErrNotExist):
 			return h, err
 		}

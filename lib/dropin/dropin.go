@@ -93,7 +93,8 @@ func (o *operation) run(ctx context.Context) (err error) {
 	if o.call.StreamType == helper.COLO {
 		return fmt.Errorf("COLO is not supported: %w", unix.EOPNOTSUPP)
 	}
-	if o.host, err = host.Open(ctx, "", o.log); err != nil {
+	spec := os.Getenv(host.HelperEnv) // empty where the caller is a toolstack
+	if o.host, err = host.Open(ctx, spec, o.log); err != nil {
 		return err
 	}
 	defer func() { _ = o.host.Close() }()
@@ -107,7 +108,7 @@ func (o *operation) run(ctx context.Context) (err error) {
 	if o.info, err = o.host.Info(ctx, o.call.Domain); err != nil {
 		return err
 	}
-	g, err := guard.Start("", lock.File())
+	g, err := guard.Start(spec, lock.File())
 	if err != nil {
 		return err
 	}

@@ -40,6 +40,8 @@ type State struct {
 	// 0 (not known yet); it shall be destroyed.
 	Destroy  bool          `json:"destroy,omitempty"`
 	Existing []guest.DomID `json:"existing,omitempty"`
+	// Group is a process group that makes the domain, and is over before anything is destroyed; 0 for none.
+	Group int `json:"group,omitempty"`
 	// The domain is complete and this side's: it shall run.
 	Unpause bool `json:"unpause,omitempty"`
 	// File is emptied after a Destroy: the worker's --domid-file.

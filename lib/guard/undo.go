@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"xenferry/lib/guest"
 )
@@ -19,6 +20,9 @@ const suspendTime = 60 * time.Second
 
 // settleTime is how long a request of the killed worker may still be on its way through the host.
 const settleTime = 100 * time.Millisecond
+
+// groupTime is how long a process group may take to end by itself.
+const groupTime = 60 * time.Second
 
 // Host is what undoing takes.
 type Host interface {
@@ -38,6 +42,7 @@ func Undo(ctx context.Context, h Host, log zerolog.Logger, s State) error {
 	}
 	time.Sleep(settleTime)
 	if s.Destroy {
+		await(s.Group)
 		return destroy(ctx, h, log, s)
 	}
 	info, err := h.Info(ctx, s.Domain)
@@ -84,6 +89,19 @@ func Resume(ctx context.Context, h Host, id guest.DomID) error {
 		return err
 	}
 	return h.Resume(ctx, id)
+}
+
+// await waits for a process group, which is killed if it takes too long.
+func await(group int) {
+	if group == 0 {
+		return
+	}
+	for end := time.Now().Add(groupTime); unix.Kill(-group, 0) == nil; time.Sleep(settleTime) {
+		if time.Now().After(end) {
+			_ = unix.Kill(-group, unix.SIGKILL)
+			return
+		}
+	}
 }
 
 // destroy removes a half-built domain, found by its number or, where that was not known yet, by being new.

@@ -19,6 +19,10 @@ import (
 // Env names the variable that says which host commands use, as the option --host does.
 const Env = "XENFERRY_HOST"
 
+// HelperEnv names the variable by which xl-stream tells the helpers that it starts what host it is on: it counts also in a control
+// domain, where Env does not, lest what a user once set make a real toolstack's helper look elsewhere.
+const HelperEnv = "XENFERRY_HELPER_HOST"
+
 // ErrNoXen says that this machine is no control domain of Xen.
 var ErrNoXen = errors.New("this machine is no control domain of Xen (" + capabilities + " does not say control_d): use --host sim:SOCKET")
 

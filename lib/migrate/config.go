@@ -1,8 +1,11 @@
 package migrate
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -63,6 +66,55 @@ func withoutDevices(b []byte) error {
 		return fmt.Errorf("an HVM domain has an emulator, which a toolstack starts: use xl restore, or xl migrate-receive, with our helper")
 	}
 	return nil
+}
+
+// SetIdentity gives the domain of a configuration another name and UUID. All else stays, octet for octet.
+func SetIdentity(b []byte, name string, id uuid.UUID) ([]byte, error) {
+	b, err := setMember(b, name, "c_info", "name")
+	if err != nil {
+		return nil, err
+	}
+	return setMember(b, id.String(), "c_info", "uuid")
+}
+
+// setMember sets a string that a path of members leads to in JSON, where it must be.
+func setMember(b []byte, value string, path ...string) ([]byte, error) {
+	begin, end := 0, len(b)
+	for _, name := range path {
+		from, to, err := member(b[begin:end], name)
+		if err != nil {
+			return nil, fmt.Errorf("configuration: %s: %w", strings.Join(path, "."), err)
+		}
+		begin, end = begin+from, begin+to
+	}
+	text, err := json.Marshal(value)
+	return slices.Concat(b[:begin], text, b[end:]), err
+}
+
+// member finds the value of a member of the JSON object b: where in b it begins and ends.
+func member(b []byte, name string) (begin, end int, err error) {
+	d := json.NewDecoder(bytes.NewReader(b))
+	switch t, err := d.Token(); {
+	case err != nil:
+		return 0, 0, err
+	case t != json.Delim('{'):
+		return 0, 0, fmt.Errorf("%v is no object", t)
+	}
+	for d.More() {
+		key, err := d.Token()
+		var value json.RawMessage
+		if err == nil {
+			err = d.Decode(&value)
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+		if key == name {
+			end := int(d.InputOffset())
+			return end - len(value), end, nil
+		}
+	}
+	return 0, 0, errors.New("it is not there")
 }
 
 // SpecOf is what it takes to make the domain of a configuration. A PV domain is of 64 bits until its stream says otherwise.

@@ -58,7 +58,7 @@ func OpenEmulator(h host.Host, d guest.Info) Emulator {
 	if s, ok := h.(deviceHost); ok {
 		return &qemu{s.QMPSocket(d.ID), d.ID, false}
 	}
-	return &qemu{fmt.Sprintf("/run/xen/qmp-libxl-%d", d.ID), d.ID, true}
+	return &qemu{fmt.Sprintf("/var/run/xen/qmp-libxl-%d", d.ID), d.ID, true}
 }
 
 // with does something over a connection.

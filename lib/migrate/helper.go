@@ -63,7 +63,7 @@ func (w *worker) run(ctx context.Context, f *os.File, words string, args ...any)
 	c.Stdin, c.Stdout, c.Stderr, c.ExtraFiles = repliesR, messagesW, os.Stderr, []*os.File{f}
 	c.Env = os.Environ()
 	if w.host != "" {
-		c.Env = append(c.Env, host.Env+"="+w.host)
+		c.Env = append(c.Env, host.HelperEnv+"="+w.host)
 	}
 	err = c.Start()
 	_, _ = repliesR.Close(), messagesW.Close()

@@ -57,6 +57,8 @@ type Record struct {
 	Paused bool        `json:"paused,omitempty"` // target: ours, and shall stay paused
 	Lock   string      `json:"lock"`             // a file that process and guardian keep locked while they live
 	Time   time.Time   `json:"time"`
+
+	Existing []guest.DomID `json:"existing,omitempty"` // target: domains that were there before, the source's own perhaps
 }
 
 // Journal is the record of one domain's hand-overs on one side: a file of lines of JSON. It is locked (flock) by who

@@ -103,6 +103,21 @@ func TestWithoutDevices(t *testing.T) {
 	}
 }
 
+// A domain gets another identity in its configuration, and nothing else there changes.
+func TestSetIdentity(t *testing.T) {
+	id := uuid.New()
+	text := "{ \"b_info\" : {\"name\": \"x\"}, \n\"c_info\": {\"a\": [1, {\"name\": 2}], \"name\" : %q ,\"uuid\":%q, \"z\": null}, \"name\": 7 } \n"
+	got, err := SetIdentity(fmt.Appendf(nil, text, "g", uuid.New()), "g--incoming", id)
+	if want := fmt.Sprintf(text, "g--incoming", id); err != nil || string(got) != want {
+		t.Errorf("%v: %s, want %s", err, got, want)
+	}
+	for _, bad := range []string{``, `[]`, `{`, `{"c_info": 7}`, `{"c_info": {}}`, `{"c_info": {"name": "g"}}`, `{"name": "g", "uuid": "x"}`} {
+		if got, err := SetIdentity([]byte(bad), "n", id); err == nil {
+			t.Errorf("%s became %s", bad, got)
+		}
+	}
+}
+
 // record is a hand-over's first record.
 func first() Record {
 	return Record{ID: uuid.New(), UUID: uuid.New(), Domain: 7, Name: "g", Peer: "ssh:there"}

@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"xenferry/lib/guard"
@@ -65,6 +66,13 @@ func (t *Target) letRun(ctx context.Context) error {
 
 // Undo destroys what was made, after a failure, which it adds to.
 func (t *Target) Undo(ctx context.Context, err error) error {
+	if t.Into != "" && t.state.Destroy && !t.made {
+		d, e := t.newcomer(context.WithoutCancel(ctx)) // a toolstack that is killed leaves what it has
+		if t.made = d != nil; t.made {
+			t.Domain = *d
+		}
+		err = errors.Join(err, e)
+	}
 	if !t.made {
 		return fmt.Errorf("%w; no domain was made", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -65,7 +66,7 @@ func RecoverTarget(ctx context.Context, s *Side, domain, id uuid.UUID, says Step
 
 // finishTarget finishes the last hand-over of a target's journal.
 func (s *Side) finishTarget(ctx context.Context, j *Journal, says Step, ask Ask) (Step, error) {
-	d, err := s.find(ctx, j.last.UUID)
+	d, err := s.find(ctx, func(d guest.Info) bool { return d.UUID == j.last.UUID && !slices.Contains(j.last.Existing, d.ID) })
 	if err != nil {
 		return "", err
 	}
@@ -218,7 +219,7 @@ func (s *Side) openSource(ctx context.Context, domain uuid.UUID) (*Journal, *gue
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := s.find(ctx, domain)
+	d, err := s.find(ctx, func(d guest.Info) bool { return d.UUID == domain && d.ID == j.last.Domain })
 	if err != nil {
 		return nil, nil, errors.Join(err, j.close())
 	}
@@ -245,14 +246,14 @@ func (s *Side) openSettled(side string, domain uuid.UUID) (*Journal, error) {
 	return j, nil
 }
 
-// find is the domain of a UUID on this host, nil if there is none.
-func (s *Side) find(ctx context.Context, id uuid.UUID) (*guest.Info, error) {
+// find is the domain that is what is wanted, nil if there is none. On a host that is source and target a UUID alone means two.
+func (s *Side) find(ctx context.Context, wanted func(guest.Info) bool) (*guest.Info, error) {
 	all, err := s.Host.Domains(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, d := range all {
-		if d.UUID == id && !d.Dying {
+		if !d.Dying && wanted(d) {
 			return &d, nil
 		}
 	}

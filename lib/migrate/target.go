@@ -24,6 +24,9 @@ type Target struct {
 	Side
 	Config []byte                   // in place of the one in xl's header, unless nil
 	Name   func(name string) string // what the domain is called while it is incomplete; nil for its own name
+	// Into is a shell command that makes the domain, as xl restore -p /proc/self/fd/0 does, and leaves it paused; empty has the host
+	// make it, which has no devices to give.
+	Into string
 
 	Domain   guest.Info // as it was made
 	name     string     // its own
@@ -47,9 +50,12 @@ func (t *Target) Read(ctx context.Context, in *os.File) (err error) {
 	if err != nil {
 		return err
 	}
-	spec, off, err := t.readHead(src)
+	h, spec, off, err := t.readHead(src)
 	if err != nil {
 		return err
+	}
+	if t.Into != "" {
+		return t.hand(ctx, src, h, spec, off)
 	}
 	r := xlstream.NewReader(src, record.Lenient, off)
 	if err := r.Header(); err != nil {
@@ -58,38 +64,33 @@ func (t *Target) Read(ctx context.Context, in *os.File) (err error) {
 	return t.readRecords(ctx, in, r, spec)
 }
 
-// readHead reads xl's header and returns what domain to make.
-func (t *Target) readHead(src io.Reader) (spec guest.Spec, off uint64, err error) {
-	r := record.NewReader(src, record.Lenient, 0, 0, nil)
-	h, err := xlstream.ReadXLHeader(r)
-	if err != nil {
-		return spec, 0, err
+// readHead reads xl's header and returns it, with the configuration that counts, and what domain to make.
+func (t *Target) readHead(src io.Reader) (h *xlstream.XLHeader, spec guest.Spec, off uint64, err error) {
+	if h, off, err = readXL(src); err != nil {
+		return h, spec, off, err
 	}
-	b := h.Config
 	t.id = offered(h.Tail)
 	switch {
-	case !h.StreamV2:
-		return spec, 0, r.Wrap(fmt.Errorf("%w: a legacy stream follows, which convert-legacy turns into one of today", record.ErrValue))
 	case t.Config != nil:
-		b = t.Config
-	case b == nil:
-		return spec, 0, errors.New("no configuration is in the stream: one must be given")
+		h.Config, h.JSON = t.Config, true
+	case h.Config == nil:
+		return h, spec, off, errors.New("no configuration is in the stream: one must be given")
 	case !h.JSON:
-		return spec, 0, errors.New("the configuration in the stream is an xl.cfg, which only xl understands: one as JSON must be given")
+		return h, spec, off, errors.New("the configuration in the stream is an xl.cfg, which only xl understands: one as JSON must be given")
 	}
-	if spec, err = SpecOf(b); err != nil {
-		return spec, 0, err
+	if spec, err = SpecOf(h.Config); err != nil {
+		return h, spec, off, err
 	}
-	if _, ok := t.Host.(deviceHost); !ok {
-		if err := withoutDevices(b); err != nil {
-			return spec, 0, err
+	if _, ok := t.Host.(deviceHost); !ok && t.Into == "" {
+		if err := withoutDevices(h.Config); err != nil {
+			return h, spec, off, err
 		}
 	}
 	t.name = spec.Name
 	if _, ok := t.Host.(renamer); ok && t.Name != nil {
 		spec.Name = t.Name(spec.Name)
 	}
-	return spec, r.Offset(), nil
+	return h, spec, off, nil
 }
 
 // readRecords reads the libxl stream behind its header.
@@ -159,7 +160,8 @@ func (t *Target) restore(ctx context.Context, in *os.File, spec guest.Spec) erro
 	return nil
 }
 
-func (t *Target) create(ctx context.Context, spec guest.Spec) error {
+// announce tells guardian and journal of a domain that is about to be made.
+func (t *Target) announce(ctx context.Context, spec guest.Spec) error {
 	all, err := t.Host.Domains(ctx)
 	if err != nil {
 		return err
@@ -169,11 +171,22 @@ func (t *Target) create(ctx context.Context, spec guest.Spec) error {
 		t.state.Existing = append(t.state.Existing, d.ID)
 	}
 	if t.Name != nil {
-		if err := t.begin(TargetSide, Receiving, Record{ID: t.id, UUID: spec.UUID, Name: t.name}); err != nil {
+		if err := t.begin(TargetSide, Receiving, Record{ID: t.id, UUID: spec.UUID, Name: t.name, Existing: t.state.Existing}); err != nil {
 			return err
 		}
 	}
-	if err := t.tell(t.state); err != nil {
+	return t.tell(t.state)
+}
+
+// have takes note of the domain that was made.
+func (t *Target) have(d guest.Info) error {
+	t.made, t.state.Domain, t.Domain = true, d.ID, d
+	t.Log.Info().Msgf("domain %d created", d.ID)
+	return t.tell(t.state)
+}
+
+func (t *Target) create(ctx context.Context, spec guest.Spec) error {
+	if err := t.announce(ctx, spec); err != nil {
 		return err
 	}
 	at("create")
@@ -181,14 +194,12 @@ func (t *Target) create(ctx context.Context, spec guest.Spec) error {
 	if err != nil {
 		return fmt.Errorf("create a domain: %w", err)
 	}
-	t.made, t.state.Domain, t.Domain.ID, t.Domain.UUID = true, id, id, spec.UUID
-	if err := t.tell(t.state); err != nil {
+	if err := t.have(guest.Info{ID: id, UUID: spec.UUID}); err != nil {
 		return err
 	}
 	if t.Domain, err = t.Host.Info(ctx, id); err != nil {
 		return err
 	}
-	t.Log.Info().Msgf("domain %d created", id)
 	if e := OpenEmulator(t.Host, t.Domain); e != nil {
 		return e.Stop(ctx)
 	}

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xenferry/lib/guest"
-	"xenferry/lib/xenstore"
 )
 
 // Flags of xen_domctl_getdomaininfo (XEN_DOMINF_*). The shutdown reason is bits 16 to 23.
@@ -215,47 +214,6 @@ func (h *Host) Pause(_ context.Context, id guest.DomID) error { return h.order(p
 // Unpause takes one pause away.
 func (h *Host) Unpause(_ context.Context, id guest.DomID) error {
 	return h.order(unpauseDomain, id, nil)
-}
-
-// Destroy ends a domain and removes what xenstore has of it. While somebody maps its frames it stays, dying.
-func (h *Host) Destroy(ctx context.Context, id guest.DomID) error {
-	i, err := h.info(id)
-	if err != nil {
-		return err
-	}
-	for { // Xen asks to be called again while there is more to take back
-		if err = h.order(destroyDomain, id, nil); !errors.Is(err, unix.EAGAIN) {
-			break
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	h.mu.Lock()
-	delete(h.ports, id)
-	delete(h.logging, id)
-	h.mu.Unlock()
-	c, err := h.xenstore(ctx)
-	if err != nil {
-		return nil // then it knew of no domain
-	}
-	return h.forget(ctx, c, i)
-}
-
-// forget removes a domain from xenstore.
-func (h *Host) forget(ctx context.Context, c *xenstore.Conn, i guest.Info) error {
-	if err := c.Release(ctx, i.ID); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
-		return err
-	}
-	for _, path := range []string{domainPath(i.ID), vmPath(i.UUID), libxlPath(i.ID)} {
-		if err := c.Remove(ctx, path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
 }
 
 func vmPath(id uuid.UUID) string { return "/vm/" + id.String() }

@@ -41,6 +41,7 @@ func (h *Host) announce(ctx context.Context, id guest.DomID, spec guest.Spec) er
 		{base + "/drivers", "", true}, {base + "/feature", "", true}, {base + "/data", "", true},
 		{base + "/cpu", "", false}, {base + "/memory", "", false},
 		{libxlPath(id), "", false}, {libxlPath(id) + "/type", libxlType(spec.Kind), false}, // so that xl knows what it is
+		{libxlPath(id) + "/" + ourMark, "", false},
 		{base + "/memory/static-max", strconv.FormatUint(spec.MaxPages*(guest.PageSize/1024), 10), false},
 		{base + "/memory/target", strconv.FormatUint(spec.MaxPages*(guest.PageSize/1024), 10), false},
 	})
@@ -49,6 +50,9 @@ func (h *Host) announce(ctx context.Context, id guest.DomID, spec guest.Spec) er
 	}
 	return nil
 }
+
+// ourMark is the node among libxl's of a domain that says that libxl did not make it.
+const ourMark = "xenferry"
 
 // libxlPath is where libxl keeps what it knows of a domain.
 func libxlPath(id guest.DomID) string { return "/libxl/" + strconv.Itoa(int(id)) }

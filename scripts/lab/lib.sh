@@ -99,7 +99,7 @@ proves() { # NAME [WORD...]
   shift
   from=$(last_beat "$name")
   from=${from:-0}
-  end=$(($(date +%s) + 240)) # Linux takes long to boot
+  end=$(($(date +%s) + ${PATIENCE:-240})) # Linux takes long to boot
   while :; do
     at=$(last_beat "$name")
     [ "${at:-0}" -lt $((from + 2)) ] || break
@@ -175,6 +175,29 @@ start_libvirtd() { # HELPER
   hostname "dom0-$XEN_RELEASE"
   with "$1" /tmp/v/libvirtd -d -l -f /tmp/v/libvirtd.conf || die "libvirtd: exit status $?"
   wait_for 60 virsh version || die "libvirtd does not answer: $(cat /var/log/libvirt/libvirtd.log)"
+}
+
+# moved wants the guest g, which was domain $from, in one place, another one, and whole; nothing of libxl's is left of the old one.
+moves=0
+moved() {
+  moves=$((moves + 1))
+  [ "$(id_of g)" != "$from" ] || die "domain $from is still there"
+  xl list | grep -E -- '--(incoming|migratedaway)' && die "a copy is left"
+  proves g resumed=$moves
+  from=$(id_of g)
+  nothing_left
+}
+
+# nothing_left wants libxl to know of no other domain than those that are there.
+nothing_left() {
+  for f in /var/lib/xen/userdata-*.libxl-json; do
+    id=${f#*userdata-?.}
+    id=${id%%.*}
+    xl list "$id" >/dev/null 2>&1 || die "$f is left of domain $id"
+  done
+  for id in $(xenstore-list /libxl 2>/dev/null) $(xenstore-list /local/domain/0/backend/console); do
+    xl list "$id" >/dev/null 2>&1 || die "xenstore has nodes left of domain $id"
+  done
 }
 
 # clean ends all guests and whatever a script has left running.

@@ -7,7 +7,39 @@ import (
 
 	"xenferry/lib/record"
 	"xenferry/lib/xcstream"
+	"xenferry/lib/xlstream"
 )
+
+// Pass passes a libxl stream on from src to dst, through END and not an octet more. off is the offset of its first octet, for
+// errors, which are as Unwrap's. What its records say is judged only as far as finding their ends takes.
+func Pass(src io.Reader, dst io.Writer, off uint64) error {
+	p := passing{record.NewPeeker(src), dst}
+	r := xlstream.NewReader(p, record.Lenient, off)
+	if err := r.Header(); err != nil {
+		return err
+	}
+	order := xlstream.NewOrder(record.Lenient, false)
+	for {
+		t, _, err := r.Next()
+		if err != nil {
+			return err
+		}
+		if err := order.Next(t); err != nil {
+			return r.Wrap(err)
+		}
+		if err := r.Skip(); err != nil || t == xlstream.TypeEnd {
+			return err
+		}
+		if order.InLibxc() {
+			domain, end, err := passLibxc(p.src, dst, r.Offset())
+			if err != nil {
+				return err
+			}
+			order.LibxcEnd(domain == xcstream.DomainHVM)
+			r.Passed(end - r.Offset())
+		}
+	}
+}
 
 // passLibxc passes a libxc stream on, up to and including END. off is the offset of its first octet, and end that of the
 // one behind it.

@@ -70,6 +70,28 @@ func TestUnwrapVectors(t *testing.T) {
 	}
 }
 
+// What unwraps passes, octet for octet, and nothing behind its end is taken.
+func TestPass(t *testing.T) {
+	passed := 0
+	for _, v := range vectors(t, testkit.LibXL) {
+		if v.Lenient.Kind != nil {
+			continue
+		}
+		var out bytes.Buffer
+		in := bytes.NewReader(append(bytes.Clone(v.Data), "behind"...))
+		if err := Pass(iotest.HalfReader(in), &out, 0); err != nil || !bytes.Equal(out.Bytes(), v.Data) || in.Len() != len("behind") {
+			t.Errorf("%s: %v, %d octets of %d passed, %d left", v.Name, err, out.Len(), len(v.Data), in.Len())
+		}
+		if err := Pass(bytes.NewReader(v.Data[:len(v.Data)-1]), io.Discard, 0); !errors.Is(err, record.ErrTruncated) {
+			t.Errorf("%s, cut off: %v", v.Name, err)
+		}
+		passed++
+	}
+	if passed < 3 {
+		t.Errorf("only %d streams passed", passed)
+	}
+}
+
 // Alone, a libxc stream passes; only what is wrong within bodies does not stop the filter, which does not look there.
 func TestUnwrapLibxc(t *testing.T) {
 	for _, v := range vectors(t, testkit.LibXC) {

@@ -8,6 +8,10 @@
 //
 // compares two libxc streams, of which one may be -, standard input. What may differ is in the file may-differ beside this one.
 //
+//	usage: equal layers A B
+//
+// compares two xl save files of one domain wherever the guest's own state does not decide.
+//
 // Exit status: 0 equal; 1 not, and where; 2 wrong usage. As a helper, that of the stock helper.
 package main
 
@@ -29,13 +33,20 @@ func main() {
 	case helper.IsCall(args):
 		os.Exit(interpose(args))
 	case len(args) == 2:
-		if err := compare(args[0], args[1]); err != nil {
-			fmt.Fprintln(os.Stderr, "equal:", err)
-			os.Exit(1)
-		}
+		exit(compare(args[0], args[1]))
+	case len(args) == 3 && args[0] == "layers":
+		exit(compareLayers(args[1], args[2]))
 	default:
-		fmt.Fprintln(os.Stderr, "usage: equal A B")
+		fmt.Fprintln(os.Stderr, "usage: equal [layers] A B")
 		os.Exit(2)
+	}
+}
+
+// exit ends with what a comparison came to.
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "equal:", err)
+		os.Exit(1)
 	}
 }
 

@@ -1,15 +1,21 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"xenferry/lib/guest"
 	"xenferry/lib/record"
+	"xenferry/lib/testkit"
 	"xenferry/lib/xcstream"
+	"xenferry/lib/xlstream"
+	"xenferry/lib/xlstream/filter"
 )
 
 // TestCompare: what may differ does not count, and whatever else differs is found and named.
@@ -62,5 +68,65 @@ func TestCompare(t *testing.T) {
 		if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: got %v, want %q", row.name, err, row.want)
 		}
+	}
+}
+
+// TestCompareLayers: in a file with an emulator's state every octet counts but those of that state and of the guest's records,
+// and of the latter the order does.
+func TestCompareLayers(t *testing.T) {
+	const config, state = `{"c_info": {}}`, "what QEMU says of itself"
+	vectors, err := testkit.Vectors(testkit.LibXC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(vectors, func(v testkit.Vector) bool { return v.Name == "hvm" })
+	if at < 0 {
+		t.Fatal("no vector of an HVM domain")
+	}
+	image := vectors[at].Data
+	var out bytes.Buffer
+	err = filter.Wrap(bytes.NewReader(image), &out, filter.Inputs{
+		XL: &xlstream.XLHeader{JSON: true, StreamV2: true, Config: []byte(config)},
+		Emulator: func() (io.ReadCloser, uint64, error) {
+			return io.NopCloser(strings.NewReader(state)), uint64(len(state)), nil
+		},
+		Xenstore: func() ([]xlstream.KeyValue, error) {
+			return []xlstream.KeyValue{{Key: "physmap/0/name", Value: "vga"}}, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	write := func(name string, content []byte) {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := out.Bytes()
+	write(a, file)
+	begin := bytes.Index(file, image)
+	guest := [2]int{begin + headers, begin + len(image)}
+	emulator := [2]int{bytes.Index(file, []byte(state)), bytes.Index(file, []byte(state)) + len(state)}
+	same := 0
+	for i := range file {
+		changed := bytes.Clone(file)
+		changed[i] ^= 1
+		write(b, changed)
+		own := i >= guest[0] && i < guest[1] || i >= emulator[0] && i < emulator[1]
+		switch err := compareLayers(a, b); {
+		case err == nil && !own:
+			t.Errorf("octet %d of %d makes no difference", i, len(file))
+		case err == nil:
+			same++
+		}
+	}
+	if same < len(state) {
+		t.Errorf("only %d octets make no difference", same)
+	}
+	write(b, file[:len(file)-1])
+	if err := compareLayers(a, b); err == nil || !strings.Contains(err.Error(), "cut off") {
+		t.Error(err)
 	}
 }

@@ -1,0 +1,175 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"xenferry/lib/guest"
+	"xenferry/lib/record"
+	"xenferry/lib/transport"
+	"xenferry/lib/xlstream"
+	"xenferry/lib/xlstream/filter"
+)
+
+// toolstack is a shell command that makes a domain, with its devices, of what xl save wrote: it gets that as standard input,
+// and xc-restore as $LIBXL_SAVE_HELPER. What it prints goes to standard error.
+func toolstack(command string, in *os.File) (*exec.Cmd, error) {
+	program, err := Program("xc-restore")
+	if err != nil {
+		return nil, err
+	}
+	c := exec.Command("sh", "-c", command)
+	c.Env = append(os.Environ(), "LIBXL_SAVE_HELPER="+program)
+	c.Stdin, c.Stdout, c.Stderr = in, os.Stderr, os.Stderr
+	return c, nil
+}
+
+// RestoreInto has a toolstack's command make a domain of the stream in, with another configuration unless config is nil.
+func RestoreInto(ctx context.Context, command string, in *os.File, config []byte) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(in.Fd()), &st); err != nil {
+		return err
+	}
+	if config != nil || st.Mode&unix.S_IFMT == unix.S_IFSOCK { // which /dev/fd/0 cannot open
+		src, err := transport.NewReader(ctx, int(in.Fd()))
+		if err != nil {
+			return err
+		}
+		h, off, err := readXL(src)
+		if err != nil {
+			return err
+		}
+		if config != nil {
+			h.Config, h.JSON = config, true
+		}
+		return feed(ctx, command, h, src, off, func(int) error { return nil })
+	}
+	c, err := toolstack(command, in)
+	if err != nil {
+		return err
+	}
+	if err := c.Start(); err != nil {
+		return fmt.Errorf("%s: %w", command, err)
+	}
+	defer context.AfterFunc(ctx, func() { _ = c.Process.Signal(os.Interrupt) })()
+	return ended(command, c.Wait())
+}
+
+// readXL reads xl's header, and returns where the libxl stream behind it begins.
+func readXL(src io.Reader) (*xlstream.XLHeader, uint64, error) {
+	r := record.NewReader(src, record.Lenient, 0, 0, nil)
+	h, err := xlstream.ReadXLHeader(r)
+	if err == nil && !h.StreamV2 {
+		err = r.Wrap(fmt.Errorf("%w: a legacy stream follows, which convert-legacy turns into one of today", record.ErrValue))
+	}
+	return h, r.Offset(), err
+}
+
+// feed runs a toolstack's command on header h and the libxl stream that src goes on with at off, through END and not an octet
+// more. The command is a process group of its own, whose number started gets. When ctx ends, it is killed.
+func feed(ctx context.Context, command string, h *xlstream.XLHeader, src io.Reader, off uint64, started func(group int) error) error {
+	in, out, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = out.Close() }()
+	c, err := toolstack(command, in)
+	if err == nil {
+		c.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+		err = c.Start()
+	}
+	_ = in.Close()
+	if err != nil {
+		return fmt.Errorf("%s: %w", command, err)
+	}
+	defer context.AfterFunc(ctx, func() { _ = unix.Kill(-c.Process.Pid, unix.SIGKILL) })()
+	err = started(c.Process.Pid)
+	if err == nil {
+		err = pass(h, src, off, out)
+	}
+	_ = out.Close() // without END the command fails, and takes back what it has done
+	exit := ended(command, c.Wait())
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case exit != nil && errors.Is(err, unix.EPIPE):
+		return exit // which is why nobody read on
+	}
+	return errors.Join(err, exit)
+}
+
+func pass(h *xlstream.XLHeader, src io.Reader, off uint64, out *os.File) error {
+	dst, err := transport.NewWriter(int(out.Fd()))
+	if err != nil {
+		return err
+	}
+	if err := xlstream.NewWriter(dst).XLHeader(*h); err != nil {
+		return err
+	}
+	return filter.Pass(src, dst, off)
+}
+
+// ended is the error of a command that ended with err.
+func ended(command string, err error) error {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &exit) && exit.Exited():
+		return fmt.Errorf("%s: exit status %d", command, exit.ExitCode())
+	}
+	return fmt.Errorf("%s: %w", command, err)
+}
+
+// hand has t.Into make the domain of a stream whose header is h, under its name for now, and finds it: complete and paused.
+func (t *Target) hand(ctx context.Context, src io.Reader, h *xlstream.XLHeader, spec guest.Spec, off uint64) error {
+	var err error
+	h.Tail = nil // what the source offers is for us
+	if h.Config, err = SetIdentity(h.Config, spec.Name, spec.UUID); err != nil {
+		return err
+	}
+	if err := t.announce(ctx, spec); err != nil {
+		return err
+	}
+	if err := feed(ctx, t.Into, h, src, off, func(group int) error {
+		t.state.Group = group
+		return t.tell(t.state)
+	}); err != nil {
+		return err
+	}
+	d, err := t.newcomer(ctx)
+	switch {
+	case err != nil:
+		return err
+	case d == nil:
+		return fmt.Errorf("%s: it is done, but there is no new domain of UUID %v", t.Into, spec.UUID)
+	}
+	if err := t.have(*d); err != nil {
+		return err
+	}
+	if !d.Paused {
+		return fmt.Errorf("%s: it let domain %d run, which only its source may allow", t.Into, d.ID)
+	}
+	return nil
+}
+
+// newcomer is the domain that was made since announce; nil if there is none.
+func (t *Target) newcomer(ctx context.Context) (*guest.Info, error) {
+	all, err := t.Host.Domains(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range all {
+		if d.UUID == t.state.UUID && !d.Dying && !slices.Contains(t.state.Existing, d.ID) {
+			return &d, nil
+		}
+	}
+	return nil, nil
+}
