@@ -7,7 +7,7 @@
 . /share/lab/lib.sh
 PATH=/tmp/bin:$PATH
 export XENFERRY_JOURNAL=/tmp/case/journal
-create g "$1" extra="rate=16"
+create g "$1"
 proves g
 id=$(id_of g)
 case $2 in # what the sender gets to hear: the banner, that the target holds the guest; not REPORT
@@ -18,14 +18,14 @@ xl-stream send g "exec:xl-stream receive | { $heard; exec sleep 300; }" &
 sender=$!
 called() { id_of "$1" >/dev/null; }
 case $2 in
-  early) wait_for 120 log_dirty "$id" || die "the guest's writes were never logged" ;;
+  early) wait_for 200 log_dirty "$id" || die "the guest's writes were never logged" ;;
   before)
-    wait_for 120 suspended "$id" || die "the guest was never suspended"
+    wait_for 200 suspended "$id" || die "the guest was never suspended"
     wait_for 60 called g--incoming || die "there was never a target"
     sleep 3
     ;;
   after)
-    wait_for 120 called g--migratedaway || die "the guest was never given away"
+    wait_for 200 called g--migratedaway || die "the guest was never given away"
     wait_for 60 called g || die "the target never took the guest"
     ;;
 esac
