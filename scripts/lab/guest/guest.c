@@ -1,8 +1,8 @@
 /*
- * The workload: it writes to pages of its memory all the time, keeps for each how often, and proves at every beat that all
+ * The workload: every vCPU writes to pages of its own all the time, keeps for each how often, and proves at every beat that all
  * of them hold what they must:
  *
- *	BEAT n writes=W suspended=S resumed=R away_ns=T proof=OK
+ *	BEAT n vcpus=C writes=W suspended=S resumed=R away_ns=T proof=OK
  *
  * S counts the suspends, R those that it came back from as a new domain and not, cancelled, where it was; T is how long the last
  * one took.
@@ -10,14 +10,35 @@
  * earlier time or put in another's place does not pass; the sum of the counts must be the number of writes, so that the
  * counts do not either.
  *
- * Words of the command line: rate=N pages written each tick (8), tick=N ms (10), beat=N ms (250), p2m=tree (PV).
+ * Words of the command line: rate=N pages written each tick, by all vCPUs together (8), tick=N ms (10), beat=N ms (250), p2m=tree (PV),
+ * drivers=no (PVH: none that a toolstack could ask for a suspend).
  */
 #include "guest.h"
 
 struct platform platform;
 
 static uint32_t counts[MAX_PAGES];
-static uint64_t writes, beats, suspended, resumed, away;
+static uint64_t beats, suspended, resumed, away;
+static uint32_t rate, tick; /* pages that each vCPU writes, and how often, in ms */
+
+/* A bad page: its contents are those of an earlier count, or of none that was looked for. */
+struct bad {
+	unsigned long pfn;
+	uint32_t count, back;
+};
+
+/* A worker is a vCPU: page i of its own is that with i * vcpus + its number pages behind the first. */
+static struct worker {
+	uint64_t writes;
+	uint32_t state;
+	struct bad bad[4]; /* what its last proof found, and how many in all */
+	unsigned int bads;
+
+	volatile uint32_t asked, proved; /* the first vCPU asks for proofs */
+	volatile int reads_clock;
+} workers[MAX_VCPUS];
+static unsigned int vcpus = 1;
+static volatile int suspending; /* the clock is not to be read by other vCPUs than the first */
 
 static uint64_t mix(uint64_t x)
 {
@@ -51,61 +72,123 @@ static int holds(unsigned long pfn, uint32_t count)
 	return 1;
 }
 
-static void write_page(unsigned long pfn)
+static unsigned long own(unsigned int n, unsigned long i) { return platform.first + i * vcpus + n; }
+
+/* write_some writes as many pages as a tick takes. Most writes go to a sixteenth of the memory, as those of real programs do. */
+static void write_some(unsigned int n)
 {
-	counts[pfn]++;
-	writes++;
-	fill(pfn);
+	struct worker *w = &workers[n];
+	uint32_t i, all = (platform.end - platform.first) / vcpus;
+	for (i = 0; i < rate; i++) {
+		uint32_t span = all;
+		unsigned long pfn;
+		w->state = w->state * 1664525 + 1013904223;
+		if (w->state >> 28)
+			span /= 16;
+		pfn = own(n, (uint32_t)((uint64_t)(w->state << 4) * span >> 32));
+		counts[pfn]++;
+		w->writes++;
+		fill(pfn);
+	}
 }
 
-/* next draws a page: most writes go to a sixteenth of the memory, as those of real programs do. */
-static unsigned long next(void)
+/* prove looks whether all of a vCPU's memory is as it should be. */
+static void prove(unsigned int n)
 {
-	static uint32_t state = 1;
-	uint32_t span = platform.end - platform.first;
-	state = state * 1664525 + 1013904223;
-	if (state >> 28)
-		span /= 16;
-	return platform.first + (uint32_t)((uint64_t)(state << 4) * span >> 32);
-}
-
-/* prove says whether all of memory is as it should be, and names the first pages that are not. */
-static int prove(void)
-{
-	unsigned long pfn;
+	struct worker *w = &workers[n];
+	unsigned long i, pfn;
 	uint64_t sum = 0;
-	unsigned int bad = 0;
-	for (pfn = platform.first; pfn < platform.end; pfn++) {
+	w->bads = 0;
+	for (i = 0; (pfn = own(n, i)) < platform.end; i++) {
 		uint32_t was = counts[pfn], back;
 		sum += was;
 		if (holds(pfn, was))
 			continue;
-		if (bad++ > 4)
-			continue;
-		print("BAD pfn=");
-		print_number(pfn);
-		print(" count=");
-		print_number(was);
 		for (back = 1; back < 64 && back <= was && !holds(pfn, was - back); back++)
 			;
-		print(back < 64 && back <= was ? " stale by=" : " foreign or torn=");
-		print_number(back);
-		print("\n");
+		if (w->bads < sizeof w->bad / sizeof *w->bad)
+			w->bad[w->bads] = (struct bad){pfn, was, back < 64 && back <= was ? back : 0};
+		w->bads++;
 	}
-	if (sum != writes) {
-		print("BAD counts: sum=");
-		print_number(sum);
-		print("\n");
-		bad++;
+	if (sum != w->writes) {
+		w->bad[0] = (struct bad){0, sum, 0};
+		w->bads++;
 	}
-	return bad == 0;
 }
 
+/* sleep waits for a time, or for xenstored on the first vCPU. */
+static void sleep(uint32_t ms) { wait_event(system_time() + ms * 1000000ull); }
+
+/* run_vcpu is what other vCPUs do. While the first suspends they go on writing, until Xen stops them. */
+void run_vcpu(unsigned long n)
+{
+	struct worker *w = &workers[n];
+	for (;;) {
+		write_some(n);
+		if (w->asked != w->proved) {
+			prove(n);
+			mb();
+			w->proved = w->asked;
+		}
+		w->reads_clock = 1;
+		mb();
+		if (!suspending) {
+			uint64_t until = system_time() + tick * 1000000ull;
+			w->reads_clock = 0;
+			wait_until(until);
+			continue;
+		}
+		w->reads_clock = 0;
+		hypercall(SCHED_OP, SCHEDOP_yield, 0, 0, 0);
+	}
+}
+
+/* quiet keeps the other vCPUs from reading the clock, or lets them again. */
+static void quiet(int on)
+{
+	unsigned int n;
+	suspending = on;
+	mb();
+	for (n = 1; n < vcpus; n++)
+		while (on && workers[n].reads_clock)
+			hypercall(SCHED_OP, SCHEDOP_yield, 0, 0, 0);
+}
+
+static void complain(const struct worker *w)
+{
+	unsigned int i;
+	for (i = 0; i < w->bads && i < sizeof w->bad / sizeof *w->bad; i++) {
+		print("BAD pfn=");
+		print_number(w->bad[i].pfn);
+		print(" count=");
+		print_number(w->bad[i].count);
+		print(w->bad[i].back ? " stale by=" : " foreign, torn, or the sum of counts");
+		if (w->bad[i].back)
+			print_number(w->bad[i].back);
+		print("\n");
+	}
+}
+
+/* beat has every vCPU prove its memory: one that does not run any more keeps the guest from beating. */
 static void beat(void)
 {
-	int ok = prove();
+	unsigned int n, ok = 1;
+	uint64_t writes = 0;
+	for (n = 1; n < vcpus; n++)
+		workers[n].asked++;
+	prove(0);
+	for (n = 0; n < vcpus; n++) {
+		struct worker *w = &workers[n];
+		while (w->asked != w->proved)
+			sleep(1);
+		writes += w->writes;
+		ok &= w->bads == 0;
+		complain(w);
+	}
 	print("BEAT ");
 	print_number(++beats);
+	print(" vcpus=");
+	print_number(vcpus);
 	print(" writes=");
 	print_number(writes);
 	print(" suspended=");
@@ -124,7 +207,9 @@ static void suspend(void)
 
 	store_write("control/shutdown", "");
 	suspended++;
+	quiet(1);
 	cancelled = platform_suspend();
+	quiet(0);
 	away = wall_time() - left;
 	if (cancelled)
 		return;
@@ -158,9 +243,23 @@ static uint32_t option(const char *name, uint32_t value)
 	return value;
 }
 
+/* start_vcpus starts all vCPUs that there are. */
+static void start_vcpus(void)
+{
+	static char stacks[MAX_VCPUS][STACK_SIZE] __attribute__((aligned(16)));
+	unsigned int n;
+	while (vcpus < MAX_VCPUS && hypercall(VCPU_OP, VCPUOP_is_up, vcpus, 0, 0) >= 0)
+		vcpus++;
+	rate = (rate + vcpus - 1) / vcpus;
+	for (n = 0; n < vcpus; n++)
+		workers[n].state = n + 1;
+	for (n = 1; n < vcpus; n++)
+		platform_start_vcpu(n, stacks[n] + STACK_SIZE);
+}
+
 void begin(unsigned long info)
 {
-	uint32_t rate, tick, pause, i;
+	uint32_t pause;
 	uint64_t due;
 	unsigned long pfn;
 
@@ -175,14 +274,14 @@ void begin(unsigned long info)
 	print("\n");
 	store_restart();
 	store_watch("control/shutdown");
+	start_vcpus();
 	for (due = 0;;) {
-		for (i = 0; i < rate; i++)
-			write_page(next());
+		write_some(0);
 		if (system_time() >= due) {
 			beat();
 			due = system_time() + pause * 1000000ull;
 		}
-		wait_event(system_time() + tick * 1000000ull);
+		sleep(tick);
 		if (store_fired()) {
 			uint64_t was = suspended;
 			obey();

@@ -7,6 +7,10 @@
 /* Most memory the guest takes, in pages: what there is beyond is left alone. */
 #define MAX_PAGES 16384
 
+/* Most vCPUs that work: there may be more, which stay down. */
+#define MAX_VCPUS 4
+#define STACK_SIZE 16384
+
 /*
  * The platform fills this at start and, after a suspend, what of it changed. Memory is mapped where its PFN says:
  * page p at p << PAGE_SHIFT.
@@ -27,9 +31,17 @@ void platform_start(unsigned long info);
 /* platform_suspend stops until the toolstack lets the guest go on: true, here and as before; false, as a new domain. */
 int platform_suspend(void);
 
+/*
+ * platform_start_vcpu starts vCPU n in run_vcpu(n), on the stack below stack_end. Other vCPUs than the first touch neither
+ * shared_info nor rings while the first suspends; Xen stops them where they are.
+ */
+void platform_start_vcpu(unsigned int n, char *stack_end);
+void run_vcpu(unsigned long n) __attribute__((noreturn));
+
 uint64_t system_time(void); /* ns since the host's start */
 uint64_t wall_time(void);   /* ns since 1970, by the host's clock */
-void wait_event(uint64_t until);
+void wait_event(uint64_t until); /* that, or xenstored */
+void wait_until(uint64_t until);
 void shutdown(unsigned int reason) __attribute__((noreturn));
 void crash(const char *why) __attribute__((noreturn));
 

@@ -130,6 +130,25 @@ void platform_start(unsigned long info)
 	attach();
 }
 
+void platform_start_vcpu(unsigned int n, char *stack_end)
+{
+#if __SIZEOF_LONG__ == 8
+	static struct vcpu_guest_context c;
+	c.flags = VGCF_in_kernel;
+	c.regs.rip = (unsigned long)run_vcpu;
+	c.regs.rdi = n;
+	c.regs.cs = FLAT_KERNEL_CS;
+	c.regs.rflags = 0x202;
+	c.regs.rsp = c.kernel_sp = (unsigned long)stack_end - 8;
+	c.regs.ss = c.kernel_ss = FLAT_KERNEL_SS;
+	c.ctrlreg[3] = cr3_of(p2m[top]);
+	if (hypercall(VCPU_OP, VCPUOP_initialise, n, (unsigned long)&c, 0) || hypercall(VCPU_OP, VCPUOP_up, n, 0, 0))
+#else
+	(void)n, (void)stack_end; /* no hypervisor that would run it is at hand */
+#endif
+		crash("a vCPU does not start");
+}
+
 /*
  * Across a suspend start_info holds PFNs, which only the guest can put there, and nothing maps shared_info: its frame
  * is no page of ours, and an image cannot say what it means.

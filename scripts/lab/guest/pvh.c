@@ -12,6 +12,16 @@ static uint64_t param(uint32_t index)
 	return p.value;
 }
 
+/* deaf is whether the guest does as one without PV drivers: nobody can ask it for a suspend. */
+static int deaf(void)
+{
+	const char *w;
+	for (w = platform.cmdline; *w; w++)
+		if (begins_with(w, "drivers=no"))
+			return 1;
+	return 0;
+}
+
 static void attach(void)
 {
 	struct xen_add_to_physmap a = {DOMID_SELF, 0, XENMAPSPACE_shared_info, 0, SHARED_INFO >> PAGE_SHIFT};
@@ -24,7 +34,7 @@ static void attach(void)
 		crash("XENMEM_add_to_physmap");
 	for (i = 0; i < sizeof(s->evtchn_mask) / sizeof(long); i++)
 		s->evtchn_mask[i] = ~0ul;
-	if (hypercall(HVM_OP, HVMOP_set_param, (unsigned long)&callback, 0, 0))
+	if (!deaf() && hypercall(HVM_OP, HVMOP_set_param, (unsigned long)&callback, 0, 0))
 		crash("HVMOP_set_param");
 	platform.shared = s;
 	platform.store = page_at(param(HVM_PARAM_STORE_PFN));
@@ -55,17 +65,29 @@ void platform_start(unsigned long info)
 	unsigned long first = ((unsigned long)image_end + PAGE_SIZE - 1) >> PAGE_SHIFT;
 	uint32_t i;
 
+	if (h->cmdline_paddr)
+		copy_text(platform.cmdline, (const char *)(unsigned long)h->cmdline_paddr, sizeof platform.cmdline);
 	hypercalls();
 	attach();
 	if (h->magic != HVM_START_MAGIC || h->version < 1)
 		crash("no hvm_start_info of version 1");
-	if (h->cmdline_paddr)
-		copy_text(platform.cmdline, (const char *)(unsigned long)h->cmdline_paddr, sizeof platform.cmdline);
 	for (i = 0; i < h->memmap_entries; i++) {
 		unsigned long from = map[i].addr >> PAGE_SHIFT, to = (map[i].addr + map[i].size) >> PAGE_SHIFT;
 		if (map[i].type == 1 && from <= first && first < to)
 			platform.first = first, platform.end = to < MAX_PAGES ? to : MAX_PAGES;
 	}
+}
+
+void platform_start_vcpu(unsigned int n, char *stack_end)
+{
+	extern char pml4[];
+	struct vcpu_hvm_context c = {
+		.mode = 1, .rip = (unsigned long)run_vcpu, .rdi = n, .rsp = (unsigned long)stack_end - 8, .rflags = 2,
+		.cr0 = 0x80000011, /* PG, ET, PE */
+		.cr3 = (unsigned long)pml4, .cr4 = 0x20 /* PAE */, .efer = 0x500 /* LMA, LME */,
+	};
+	if (hypercall(VCPU_OP, VCPUOP_initialise, n, (unsigned long)&c, 0) || hypercall(VCPU_OP, VCPUOP_up, n, 0, 0))
+		crash("a vCPU does not start");
 }
 
 int platform_suspend(void)

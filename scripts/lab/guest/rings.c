@@ -49,6 +49,13 @@ void wait_event(uint64_t until)
 	__sync_fetch_and_and(&platform.shared->evtchn_pending[port / bits], ~(1ul << port % bits));
 }
 
+/* wait_until gives the CPU away until a time has come. */
+void wait_until(uint64_t until)
+{
+	struct sched_poll p = {NULL, 0, until};
+	hypercall(SCHED_OP, SCHEDOP_poll, (unsigned long)&p, 0, 0);
+}
+
 void shutdown(unsigned int reason)
 {
 	for (;;)

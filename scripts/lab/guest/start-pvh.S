@@ -64,6 +64,7 @@ gdt_pointer:
 hypercall_page:
 	.skip 4096
 
+	.globl pml4
 	.bss
 	.balign 4096
 pml4:	.skip 4096

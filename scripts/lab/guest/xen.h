@@ -24,6 +24,7 @@ enum hypercall {
 	MMU_UPDATE = 1,
 	MEMORY_OP = 12,
 	UPDATE_VA_MAPPING = 14,
+	VCPU_OP = 24,
 	SCHED_OP = 29,
 	EVENT_CHANNEL_OP = 32,
 	HVM_OP = 34,
@@ -37,6 +38,33 @@ struct sched_poll {
 	unsigned int nr_ports;
 	uint64_t timeout; /* system time, ns */
 };
+
+/* VCPU_OP: a vCPU's number, and for initialise a context of the kind of domain */
+enum { VCPUOP_initialise = 0, VCPUOP_up = 1, VCPUOP_is_up = 3 };
+#if __SIZEOF_LONG__ == 8
+struct vcpu_guest_context { /* PV */
+	char fpu[512];
+	unsigned long flags;
+	struct {
+		unsigned long r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, vector;
+		unsigned long rip, cs, rflags, rsp, ss, es, ds, fs, gs;
+	} regs;
+	char traps[256 * 16];
+	unsigned long ldt_base, ldt_ents, gdt_frames[16], gdt_ents;
+	unsigned long kernel_ss, kernel_sp, ctrlreg[8], debugreg[8];
+	unsigned long callbacks[3], vm_assist, fs_base, gs_base_kernel, gs_base_user;
+};
+_Static_assert(sizeof(struct vcpu_guest_context) == 5168, "vcpu_guest_context");
+#define VGCF_in_kernel 4
+#define FLAT_KERNEL_CS 0xe033
+#define FLAT_KERNEL_SS 0xe02b
+
+struct vcpu_hvm_context { /* PVH */
+	uint32_t mode, pad; /* mode 1: 64 bits */
+	uint64_t rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, rip, rflags, cr0, cr3, cr4, efer, rest;
+};
+_Static_assert(sizeof(struct vcpu_hvm_context) == 128, "vcpu_hvm_context");
+#endif
 
 /* EVENT_CHANNEL_OP */
 enum { EVTCHNOP_send = 4 };
