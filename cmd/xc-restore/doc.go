@@ -17,7 +17,8 @@
 // know; without it one of these is needed:
 //
 //	--domid N [--store-evtchn PORT] [--console-evtchn PORT]
-//	                   load into domain N, which is new, paused and somebody else's; the ports are its event channels
+//	                   load into domain N, which is new, paused and somebody else's; the ports are its event channels.
+//	                   The frames of its rings, for xenstored and the console, are told in a message
 //	--domain FILE      make a domain as FILE says: the JSON of xc-save --domain-out or xc-sim create --domain
 //	--kind K --vcpus N --memory SIZE [--uuid U] [--name NAME]
 //	                   make one of kind pv64, pv32, hvm or pvh; SIZE as 512M or 4G is the limit of its memory

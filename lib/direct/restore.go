@@ -73,6 +73,9 @@ func (r *restoring) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if !r.made { // its maker has to tell xenstored and the console
+		r.log.Info().Msgf("domain %d: the ring of xenstore is in frame %#x, of the console in %#x", r.id, uint64(rings.Store), uint64(rings.Console))
+	}
 	if err := r.agree(ctx); err != nil {
 		return err
 	}
