@@ -159,6 +159,12 @@ func TestKillMigrate(t *testing.T) {
 
 // killUnder kills the first process of that name that descends from pid, and says whether there was one.
 func killUnder(pid int, name string) bool {
+	id := findUnder(pid, name)
+	return id > 0 && syscall.Kill(id, syscall.SIGKILL) == nil
+}
+
+// findUnder is a process of that name that descends from pid, 0 if there is none.
+func findUnder(pid int, name string) int {
 	parents, names := map[int]int{}, map[int]string{}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, file := range stats {
@@ -175,9 +181,9 @@ func killUnder(pid int, name string) bool {
 	for id, n := range names {
 		for up := id; n == name && up > 1; up = parents[up] {
 			if up == pid {
-				return syscall.Kill(id, syscall.SIGKILL) == nil
+				return id
 			}
 		}
 	}
-	return false
+	return 0
 }

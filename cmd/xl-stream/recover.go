@@ -95,7 +95,7 @@ func (r *recovering) all(ctx context.Context, env *cli.Env, side *migrate.Side) 
 			state, err = migrate.RecoverTarget(ctx, side, e.UUID, e.ID, "", r.ask)
 		}
 		switch {
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, migrate.ErrUnknown): // finished meanwhile
+		case errors.Is(err, fs.ErrNotExist): // finished meanwhile
 		case err != nil:
 			errs = append(errs, err)
 		default:

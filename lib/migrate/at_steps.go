@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+
+	"xenferry/lib/guard"
 )
 
 // at tells the crash matrix, which listens on $XENFERRY_STEPS, that this process ($XENFERRY_ROLE) has come to a step, and
@@ -20,7 +22,11 @@ func at(step string) {
 		return
 	}
 	defer func() { _ = c.Close() }()
-	if _, err := fmt.Fprintf(c, "%s: %s\n", os.Getenv("XENFERRY_ROLE"), step); err == nil {
+	role := os.Getenv("XENFERRY_ROLE")
+	if guard.IsGuardian(os.Args) {
+		role += "'s guardian"
+	}
+	if _, err := fmt.Fprintf(c, "%d %s: %s\n", os.Getpid(), role, step); err == nil {
 		_, _ = c.Read(make([]byte, 1))
 	}
 }

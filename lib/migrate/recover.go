@@ -38,7 +38,7 @@ type Ask func(ctx context.Context, r Record, says Step) (Step, error)
 func RecoverTarget(ctx context.Context, s *Side, domain, id uuid.UUID, says Step, ask Ask) (Step, error) {
 	j, err := s.openSettled(TargetSide, domain)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = ErrUnknown
+		err = errors.Join(ErrUnknown, err)
 	}
 	if err != nil {
 		return "", err

@@ -22,8 +22,9 @@ func Send(ctx context.Context, s *Source, l *transport.Link) (err error) {
 	if err := s.accept(); err != nil {
 		return err
 	}
-	id := uuid.New()
+	id := uuid.Nil // xl's hand-overs have none
 	if !s.Plain {
+		id = uuid.New()
 		s.Head.Tail = offerOf(id)
 	}
 	err = s.begin(SourceSide, Sending, Record{ID: id, UUID: s.Domain.UUID, Domain: s.Domain.ID, Name: s.Domain.Name, Peer: s.Peer})
