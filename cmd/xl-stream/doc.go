@@ -16,11 +16,12 @@
 //	ssh:[USER@]HOST         runs there, by the user's ssh, what --remote says: xl-stream receive, or xl migrate-receive
 //	exec:COMMAND            a shell command that is or leads to a receiver
 //	tcp:HOST:PORT           unix:PATH           vsock:CID:PORT
+//	tls:HOST:PORT           TLS 1.3 over tcp; both sides show a certificate
 //	vsock-unix:PATH:PORT    a virtual machine behind the unix socket of Firecracker or Cloud Hypervisor (CONNECT PORT)
 //	fd:N or fd:IN,OUT       descriptors that this process was given
 //
-// and ADDR a tcp, unix, vsock or vsock-unix of these, or vsock:PORT. Neither encrypts nor asks who is there: on a network that
-// is not yours alone, use ssh. Without --listen the link is standard input and output. With it receive takes any
+// and ADDR a tcp, tls, unix, vsock or vsock-unix of these, or vsock:PORT. But for ssh and tls none encrypts or asks who is there: on
+// a network that is not yours alone, use one of these. Without --listen the link is standard input and output. With it receive takes any
 // number of domains, each by a process of its own, until it is interrupted; --once, one domain, and its exit status tells.
 //
 //	--peer COMMAND         send: if the link is lost too late, ask the target at once, as recover does
@@ -30,6 +31,10 @@
 //	--connect-timeout D    send: how long it may take to connect (30s)
 //	--link-timeout D       how long the other side may be silent (2m, 0 for ever): in its answers; over tcp, in what the kernel
 //	                       hears of it; over ssh:HOST, as ServerAliveInterval. An exec:COMMAND has to look after itself
+//	--tls-cert F, --tls-key F, --tls-ca F
+//	                       tls: this side's certificate, its key, and the authorities that the other's must be from, all in PEM.
+//	                       A process of its own encrypts; whoever has a certificate of theirs may send
+//	--tls-name NAME        send: the name or address that the target's certificate must have, if it is not HOST
 //	--plain                send: offer nothing, and speak as xl migrate to the octet
 //	--paused, -p           receive: leave the domain paused
 //	--config F             send: the domain's configuration, as for save; receive: as JSON, in place of the one that comes

@@ -28,6 +28,7 @@ var commands = map[string]func(ctx context.Context, env *cli.Env, args []string)
 	"send":    send,
 	"receive": receive,
 	"recover": recovery,
+	"tls":     encrypt,
 }
 
 func run(ctx context.Context, env *cli.Env) error {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,6 +21,7 @@ type receiving struct {
 	paused               bool
 	patience             time.Duration
 	into                 into
+	tls                  secured // if its cert is not empty
 }
 
 func receive(ctx context.Context, env *cli.Env, args []string) error {
@@ -35,6 +35,7 @@ func receive(ctx context.Context, env *cli.Env, args []string) error {
 	flags.BoolVarP(&r.paused, "paused", "p", false, "")
 	flags.StringVar(&r.folder, "journal", "", "")
 	flags.DurationVar(&r.patience, "link-timeout", linkTimeout, "")
+	r.tls.flags(flags)
 	flags.StringVar(&listen, "listen", "", "")
 	flags.BoolVar(&once, "once", false, "")
 	words, err := cli.Parse(flags, args)
@@ -49,15 +50,19 @@ func receive(ctx context.Context, env *cli.Env, args []string) error {
 	case once && listen == "":
 		return cli.Usagef("--once is for --listen")
 	case listen == "":
-		l, err := transport.Dial(ctx, transport.Address{Scheme: transport.FD, In: 0, Out: 1}, transport.Options{})
-		if err != nil {
-			return usage(err)
-		}
-		return r.one(ctx, env, l)
+		return r.standard(ctx, env)
 	}
 	at, err := transport.ParseAddress(listen, true)
 	if err != nil {
 		return usage(err)
+	}
+	if err := r.tls.check(at.Scheme == transport.TLS); err != nil {
+		return err
+	}
+	if at.Scheme == transport.TLS { // what is wrong with the files is said at once
+		if _, err := r.tls.config(); err != nil {
+			return err
+		}
 	}
 	l, err := transport.Listen(at)
 	if err != nil {
@@ -71,13 +76,68 @@ func receive(ctx context.Context, env *cli.Env, args []string) error {
 			return err
 		}
 		_ = l.Close()
-		return errors.Join(r.one(ctx, env, k), k.Close())
+		return r.one(ctx, env, k)
 	}
 	return r.serve(ctx, env, l)
 }
 
-// one receives a domain.
-func (r *receiving) one(ctx context.Context, env *cli.Env, l *transport.Link) error {
+// standard receives a domain over standard input and output; over TLS they are one socket, which another process gets.
+func (r *receiving) standard(ctx context.Context, env *cli.Env) error {
+	at := transport.Address{Scheme: transport.FD, In: 0, Out: 1}
+	if r.tls.cert != "" {
+		if err := r.tls.check(true); err != nil {
+			return err
+		}
+		fd, err := setAside(0, 1)
+		if err != nil {
+			return err
+		}
+		at.In, at.Out = fd, fd
+	}
+	l, err := transport.Dial(ctx, at, transport.Options{})
+	if err != nil {
+		return usage(err)
+	}
+	return r.one(ctx, env, l)
+}
+
+// setAside moves a descriptor to another number, and puts /dev/null there and at its copies.
+func setAside(fd int, copies ...int) (int, error) {
+	moved, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return 0, fmt.Errorf("descriptor %d: %w", fd, err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = null.Close() }()
+	for _, n := range append(copies, fd) {
+		if err := unix.Dup3(int(null.Fd()), n, 0); err != nil {
+			return 0, fmt.Errorf("descriptor %d: %w", n, err)
+		}
+	}
+	return moved, nil
+}
+
+// one receives a domain over a link, which it closes.
+func (r *receiving) one(ctx context.Context, env *cli.Env, l *transport.Link) (err error) {
+	if r.tls.cert != "" {
+		agreeing, cancel := ctx, context.CancelFunc(func() {})
+		if r.patience > 0 {
+			agreeing, cancel = context.WithTimeoutCause(ctx, r.patience, fmt.Errorf("nobody spoke TLS within %v", r.patience))
+		}
+		l, err = l.Through(agreeing, r.tls.words(r.patience)...)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("accept TLS: %w", err)
+		}
+	}
+	defer func() {
+		if e := l.Close(); e != nil && err == nil {
+			env.Log.Warn().Err(e).Msg("after the hand-over")
+		}
+	}()
 	ctx, side, done, err := open(ctx, env, r.host, r.folder)
 	if err != nil {
 		return err
@@ -140,6 +200,9 @@ func (r *receiving) serve(ctx context.Context, env *cli.Env, l *transport.Listen
 // words is the command line of a receiver whose link is standard input and output.
 func (r *receiving) words() []string {
 	words := []string{"receive", "--host", r.host, "--config", r.config, "--journal", r.folder, "--link-timeout", r.patience.String()}
+	if r.tls.cert != "" {
+		words = append(words, "--tls-cert", r.tls.cert, "--tls-key", r.tls.key, "--tls-ca", r.tls.ca)
+	}
 	if r.paused {
 		words = append(words, "--paused")
 	}

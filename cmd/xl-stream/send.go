@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,6 +23,7 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	var hostSpec, config, remote, folder, peer string
 	var stopped, verify, plain bool
 	var timeout, connect, patience time.Duration
+	var secure secured
 	flags := cli.Flags(env)
 	flags.StringVar(&hostSpec, "host", "", "")
 	flags.StringVar(&config, "config", "", "")
@@ -31,6 +33,8 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	flags.BoolVar(&stopped, "not-live", false, "")
 	flags.BoolVar(&verify, "debug-verify", false, "")
 	flags.DurationVar(&timeout, "suspend-timeout", time.Minute, "")
+	secure.flags(flags)
+	flags.StringVar(&secure.name, "tls-name", "", "")
 	flags.BoolVar(&plain, "plain", false, "")
 	flags.DurationVar(&patience, "link-timeout", linkTimeout, "")
 	flags.DurationVar(&connect, "connect-timeout", 30*time.Second, "")
@@ -44,6 +48,12 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	to, err := transport.ParseAddress(words[1], false)
 	if err != nil {
 		return usage(err)
+	}
+	if err := secure.check(to.Scheme == transport.TLS); err != nil {
+		return err
+	}
+	if to.Scheme == transport.TLS && secure.name == "" {
+		secure.name, _, _ = net.SplitHostPort(to.Host)
 	}
 	if folder, err = journalFolder(folder); err != nil {
 		return err
@@ -59,7 +69,7 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 		return err
 	}
 	dialing, cancel := context.WithTimeout(ctx, connect)
-	l, err := transport.Dial(dialing, to, transport.Options{Remote: remote, Silence: patience})
+	l, err := transport.Dial(dialing, to, transport.Options{Remote: remote, Silence: patience, Filter: secure.words(patience)})
 	cancel()
 	if err != nil {
 		return err

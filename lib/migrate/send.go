@@ -67,16 +67,15 @@ func (s *Source) offer(ctx context.Context, l *transport.Link, stop func() bool)
 		return err
 	}
 	s.held = w == held
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	if err := s.rename(ctx, s.Domain.ID, s.Domain.Name+suffixAway); err != nil {
-		return err
-	}
 	if !stop() {
-		return errors.Join(context.Cause(ctx), s.rename(context.WithoutCancel(ctx), s.Domain.ID, s.Domain.Name))
+		return context.Cause(ctx)
 	}
-	if err := s.step(Given, nil); err != nil {
+	ctx = context.WithoutCancel(ctx)
+	err = s.rename(ctx, s.Domain.ID, s.Domain.Name+suffixAway)
+	if err == nil {
+		err = s.step(Given, nil)
+	}
+	if err != nil {
 		return errors.Join(err, s.rename(ctx, s.Domain.ID, s.Domain.Name))
 	}
 	s.given = true

@@ -146,11 +146,13 @@ func (c *Client) call(ctx context.Context, h header, body []byte, take func(h he
 	if err != nil {
 		return fmt.Errorf("simulated host %s: %w", c.path, err)
 	}
-	until := w.until
-	if h.op == opSuspend {
-		until = w.withdrawn
+	stop := func() bool { return true } // as of a hypercall: what was asked for is done, whoever is interrupted
+	switch h.op {
+	case opSuspend:
+		stop = w.withdrawn(ctx)
+	case opCall:
+		stop = w.until(ctx)
 	}
-	stop := until(ctx)
 	a, reply, err := w.exchange(h, body)
 	if good := stop(); err != nil || !good {
 		w.Close()

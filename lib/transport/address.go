@@ -15,6 +15,7 @@ const (
 	Exec      Scheme = "exec"       // exec:COMMAND: a shell command, its standard input and output
 	SSH       Scheme = "ssh"        // ssh:[USER@]HOST: the user's ssh, which runs a command there
 	TCP       Scheme = "tcp"        // L tcp:HOST:PORT
+	TLS       Scheme = "tls"        // L tls:HOST:PORT: TLS over tcp, by a command; see Link.Through
 	Unix      Scheme = "unix"       // L unix:PATH
 	VSock     Scheme = "vsock"      // L vsock:CID:PORT; to listen, vsock:PORT for every CID of this machine
 	VSockUnix Scheme = "vsock-unix" // L vsock-unix:PATH:PORT: a virtual machine behind a unix socket (Firecracker, Cloud Hypervisor)
@@ -25,7 +26,7 @@ const (
 type Address struct {
 	Scheme  Scheme
 	Command string // Exec
-	Host    string // SSH: of ssh; TCP: HOST:PORT
+	Host    string // SSH: of ssh; TCP, TLS: HOST:PORT
 	Path    string // Unix, VSockUnix
 	CID     uint32 // VSock
 	Port    uint32 // VSock, VSockUnix
@@ -45,17 +46,17 @@ func ParseAddress(s string, listen bool) (a Address, err error) {
 	case !ok || rest == "":
 		want = "SCHEME:WHERE"
 	case listen && (a.Scheme == Exec || a.Scheme == SSH || a.Scheme == FD):
-		want = "tcp, unix, vsock or vsock-unix to listen"
+		want = "tcp, tls, unix, vsock or vsock-unix to listen"
 	case a.Scheme == Exec:
 		a.Command = rest
 	case a.Scheme == SSH:
 		if a.Host = rest; strings.HasPrefix(rest, "-") || strings.ContainsAny(rest, " \t\n") {
 			want = "ssh:[USER@]HOST"
 		}
-	case a.Scheme == TCP:
+	case a.Scheme == TCP, a.Scheme == TLS:
 		a.Host = rest
 		if _, port, e := net.SplitHostPort(rest); e != nil || port == "" {
-			want = "tcp:HOST:PORT"
+			want = scheme + ":HOST:PORT"
 		}
 	case a.Scheme == Unix:
 		a.Path = rest
@@ -73,7 +74,7 @@ func ParseAddress(s string, listen bool) (a Address, err error) {
 			want = ""
 		}
 	default:
-		want = "one of exec, ssh, tcp, unix, vsock, vsock-unix, fd"
+		want = "one of exec, ssh, tcp, tls, unix, vsock, vsock-unix, fd"
 	}
 	if want != "" {
 		return a, fmt.Errorf("address %q: want %s", s, want)

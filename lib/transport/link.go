@@ -30,6 +30,7 @@ const Patience = 2 * time.Second
 type Options struct {
 	Remote  string        // SSH: the command that is run there
 	Silence time.Duration // SSH: how long the other side may be silent; 0 is what the user's ssh has
+	Filter  []string      // TLS: the command that encrypts; see Through
 }
 
 // Dial makes a link to a. It takes as long as ctx lasts.
@@ -45,6 +46,9 @@ func Dial(ctx context.Context, a Address, opt Options) (*Link, error) {
 		l, err = inherited(a.In, a.Out)
 	default:
 		l, err = dialSocket(ctx, a)
+	}
+	if err == nil && a.Scheme == TLS {
+		l, err = l.Through(ctx, opt.Filter...)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", a.Scheme, err)
@@ -94,7 +98,7 @@ func (l *Link) KeepAlive(silence time.Duration) error {
 func dialSocket(ctx context.Context, a Address) (*Link, error) {
 	var d net.Dialer
 	switch a.Scheme {
-	case TCP:
+	case TCP, TLS:
 		return fromConn(d.DialContext(ctx, "tcp", a.Host))
 	case Unix:
 		return fromConn(d.DialContext(ctx, "unix", a.Path))
@@ -193,8 +197,15 @@ func inherited(in, out int) (*Link, error) {
 
 // run starts a command whose standard input and output are the link. Its standard error is this process's, and so is its
 // process group, as ssh may ask its user for something.
-func run(words ...string) (*Link, error) {
+func run(words ...string) (*Link, error) { return runWith(nil, words...) }
+
+// runWith is run; the command has files as descriptors 3 and above, too.
+func runWith(files []*os.File, words ...string) (*Link, error) {
 	l := &Link{child: exec.Command(words[0], words[1:]...), exited: make(chan struct{})}
+	if words[0] == os.Args[0] { // this program, wherever it is by now
+		l.child.Path, l.child.Err = "/proc/self/exe", nil
+	}
+	l.child.ExtraFiles = files
 	theirIn, out, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -261,7 +272,7 @@ func Listen(a Address) (*Listener, error) {
 	l := &Listener{}
 	var err error
 	switch a.Scheme {
-	case TCP:
+	case TCP, TLS: // over TLS, Through is for who accepts
 		l.Listener, err = net.Listen("tcp", a.Host)
 	case Unix:
 		l.Listener, err = listenUnix(a.Path)
