@@ -221,7 +221,7 @@ func (s *Side) begin(side string, step Step, r Record) error {
 		return nil
 	}
 	Prune(s.Folder, s.Log)
-	j, err := openJournal(s.Folder, side, r.UUID, true, 0)
+	j, err := openJournal(s.Folder, side, r.UUID, true, guardTime) // as long as a look by Prune takes
 	if err != nil {
 		return err
 	}

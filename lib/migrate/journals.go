@@ -40,8 +40,8 @@ func NewLock(folder string) (*os.File, error) {
 	}
 	name := f.Name()
 	_ = f.Close()
-	// Prune may have taken it in between.
-	return openLocked(name, os.O_RDWR|os.O_CREATE, 0)
+	// Prune may have it just now, or have taken it.
+	return openLocked(name, os.O_RDWR|os.O_CREATE, guardTime)
 }
 
 // journalName takes the file name of a journal apart.
