@@ -6,6 +6,7 @@
 
 stock=/usr/lib/xen-$XEN_RELEASE/bin/libxl-save-helper # XEN_RELEASE is dom0-init's
 HELPER=${HELPER:-$stock}                              # what 'ours' means: stock until something else is named
+slow=${SLOW:-1}                                       # times as long as usual may all take
 logs=/var/log/xen
 [ -d /tmp/bin ] || cp -r /share/bin /tmp/bin # programs on the share start slowly
 
@@ -14,7 +15,7 @@ now() { read -r seconds _ </proc/uptime; echo "$seconds"; } # s since dom0's boo
 
 # in_time runs a command that may hang, with everything it started.
 in_time() { # SECONDS COMMAND...
-  t=$1
+  t=$(($1 * slow))
   shift
   timeout -k 5 "$t" "$@"
 }
@@ -105,7 +106,7 @@ proves() { # NAME [WORD...]
   shift
   from=$(last_beat "$name")
   from=${from:-0}
-  end=$(($(date +%s) + ${PATIENCE:-240})) # Linux takes long to boot
+  end=$(($(date +%s) + 240 * slow)) # Linux takes long to boot
   while :; do
     at=$(last_beat "$name")
     [ "${at:-0}" -lt $((from + 2)) ] || break
@@ -220,7 +221,7 @@ clean() {
 # --- processes
 
 wait_for() { # SECONDS COMMAND...: until the command says yes
-  end=$(($(date +%s) + $1))
+  end=$(($(date +%s) + $1 * slow))
   shift
   until "$@"; do
     [ "$(date +%s)" -lt "$end" ] || return 1
