@@ -57,7 +57,7 @@ func save(ctx context.Context, env *cli.Env, args []string) error {
 	}
 	defer done()
 	s := &migrate.Source{Side: side, Domain: d, Live: live, SuspendTimeout: timeout, KeepsRunning: leave == string(direct.LeaveRunning)}
-	if s.Head, err = head(env, &side, d, config); err != nil {
+	if s.Head, err = head(ctx, env, &side, d, config); err != nil {
 		return err
 	}
 	state, err := saveTo(ctx, s, file, direct.Leave(leave))

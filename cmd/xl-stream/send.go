@@ -65,7 +65,7 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	defer done()
 	side.Patience = patience
 	s := &migrate.Source{Side: side, Domain: d, Peer: words[1], Live: !stopped, Verify: verify, SuspendTimeout: timeout, Plain: plain}
-	if s.Head, err = head(env, &side, d, config); err != nil {
+	if s.Head, err = head(ctx, env, &side, d, config); err != nil {
 		return err
 	}
 	dialing, cancel := context.WithTimeout(ctx, connect)

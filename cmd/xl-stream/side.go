@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-
-	"github.com/google/uuid"
 
 	"xenferry/lib/cli"
 	"xenferry/lib/direct"
@@ -17,7 +14,6 @@ import (
 	"xenferry/lib/host"
 	"xenferry/lib/migrate"
 	"xenferry/lib/sim"
-	"xenferry/lib/xlstream"
 )
 
 // open opens a host, with a guardian for what is done on it. closeAll dismisses both; ctx ends with the guardian.
@@ -128,41 +124,4 @@ func watch(ctx context.Context, env *cli.Env) error {
 	return guard.Watch(ctx, func(ctx context.Context, s guard.State) error {
 		return errors.Join(migrate.Undo(ctx, h, env.Log, s), h.Close())
 	})
-}
-
-// head is xl's header for a domain: with the configuration in a file, or libxl's own of it, or, where libxl has none, one
-// that says what the host knows.
-func head(env *cli.Env, side *migrate.Side, d guest.Info, file string) (xlstream.XLHeader, error) {
-	if file != "" {
-		h, err := xlHeader(file)
-		if err != nil {
-			return xlstream.XLHeader{}, err
-		}
-		return *h, nil
-	}
-	h := xlstream.XLHeader{JSON: true, StreamV2: true}
-	var err error
-	if _, ok := side.Host.(*sim.Client); !ok {
-		name := userdata(d.ID, d.UUID)
-		h.Config, err = os.ReadFile(name)
-		switch {
-		case err == nil:
-			env.Log.Info().Msgf("configuration from %s, as it was when the domain was made", name)
-			if err := setConfig(&h, name, h.Config); err != nil || d.Name == "" {
-				return h, err
-			}
-			h.Config, err = migrate.SetIdentity(h.Config, d.Name, d.UUID) // libxl keeps new names elsewhere
-			return h, err
-		case !errors.Is(err, fs.ErrNotExist):
-			return h, err
-		}
-		env.Log.Warn().Msgf("libxl has no configuration of domain %d: it is made up, without devices", d.ID)
-	}
-	h.Config, err = migrate.Config(d)
-	return h, err
-}
-
-// userdata is where libxl keeps a domain's configuration.
-func userdata(id guest.DomID, u uuid.UUID) string {
-	return fmt.Sprintf("/var/lib/xen/userdata-d.%d.%v.libxl-json", id, u)
 }

@@ -68,8 +68,8 @@ func withoutDevices(b []byte) error {
 	return nil
 }
 
-// SetIdentity gives the domain of a configuration another name and UUID. All else stays, octet for octet.
-func SetIdentity(b []byte, name string, id uuid.UUID) ([]byte, error) {
+// setIdentity gives the domain of a configuration another name and UUID. All else stays, octet for octet.
+func setIdentity(b []byte, name string, id uuid.UUID) ([]byte, error) {
 	b, err := setMember(b, name, "c_info", "name")
 	if err != nil {
 		return nil, err
@@ -77,8 +77,18 @@ func SetIdentity(b []byte, name string, id uuid.UUID) ([]byte, error) {
 	return setMember(b, id.String(), "c_info", "uuid")
 }
 
-// setMember sets a string that a path of members leads to in JSON, where it must be.
-func setMember(b []byte, value string, path ...string) ([]byte, error) {
+// Renew is a configuration from when its domain was made, with the name that the domain has now, and, unless it is 0, what it was
+// last told to have of memory, in KiB. libxl keeps both elsewhere.
+func Renew(b []byte, d guest.Info, memory uint64) ([]byte, error) {
+	b, err := setIdentity(b, d.Name, d.UUID)
+	if err != nil || memory == 0 {
+		return b, err
+	}
+	return setMember(b, memory, "b_info", "target_memkb")
+}
+
+// setMember sets a value that a path of members leads to in JSON, where it must be.
+func setMember(b []byte, value any, path ...string) ([]byte, error) {
 	begin, end := 0, len(b)
 	for _, name := range path {
 		from, to, err := member(b[begin:end], name)

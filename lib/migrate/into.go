@@ -132,7 +132,7 @@ func ended(command string, err error) error {
 func (t *Target) hand(ctx context.Context, src io.Reader, h *xlstream.XLHeader, spec guest.Spec, off uint64) error {
 	var err error
 	h.Tail = nil // what the source offers is for us
-	if h.Config, err = SetIdentity(h.Config, spec.Name, spec.UUID); err != nil {
+	if h.Config, err = setIdentity(h.Config, spec.Name, spec.UUID); err != nil {
 		return err
 	}
 	if err := t.announce(ctx, spec); err != nil {

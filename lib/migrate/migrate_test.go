@@ -103,16 +103,24 @@ func TestWithoutDevices(t *testing.T) {
 	}
 }
 
-// A domain gets another identity in its configuration, and nothing else there changes.
-func TestSetIdentity(t *testing.T) {
+// A domain gets another identity and size in its configuration, and nothing else there changes.
+func TestRenew(t *testing.T) {
 	id := uuid.New()
 	text := "{ \"b_info\" : {\"name\": \"x\"}, \n\"c_info\": {\"a\": [1, {\"name\": 2}], \"name\" : %q ,\"uuid\":%q, \"z\": null}, \"name\": 7 } \n"
-	got, err := SetIdentity(fmt.Appendf(nil, text, "g", uuid.New()), "g--incoming", id)
+	got, err := setIdentity(fmt.Appendf(nil, text, "g", uuid.New()), "g--incoming", id)
 	if want := fmt.Sprintf(text, "g--incoming", id); err != nil || string(got) != want {
 		t.Errorf("%v: %s, want %s", err, got, want)
 	}
+	d := guest.Info{Name: "h", UUID: id}
+	old := `{"c_info": {"name": "g", "uuid": "x"}, "b_info": {"max_memkb": 9, "target_memkb": 8}}`
+	for memory, kib := range map[uint64]int{0: 8, 7: 7} {
+		want := fmt.Sprintf(`{"c_info": {"name": "h", "uuid": "%v"}, "b_info": {"max_memkb": 9, "target_memkb": %d}}`, id, kib)
+		if got, err := Renew([]byte(old), d, memory); err != nil || string(got) != want {
+			t.Errorf("%v: %s, want %s", err, got, want)
+		}
+	}
 	for _, bad := range []string{``, `[]`, `{`, `{"c_info": 7}`, `{"c_info": {}}`, `{"c_info": {"name": "g"}}`, `{"name": "g", "uuid": "x"}`} {
-		if got, err := SetIdentity([]byte(bad), "n", id); err == nil {
+		if got, err := setIdentity([]byte(bad), "n", id); err == nil {
 			t.Errorf("%s became %s", bad, got)
 		}
 	}
