@@ -22,8 +22,9 @@ type Emulator interface {
 	// Stop stops the devices, and Cont lets them go on. Neither minds what they do already.
 	Stop(ctx context.Context) error
 	Cont(ctx context.Context) error
-	// Save writes the state of stopped devices to f, an empty file. live says that the guest runs on elsewhere.
-	Save(ctx context.Context, f *os.File, live bool) error
+	// Save writes the state of stopped devices to f, an empty file. leaves says that the guest shall go on elsewhere, so that
+	// the emulator lets go of the images of disks, until Cont.
+	Save(ctx context.Context, f *os.File, leaves bool) error
 	// Load has devices that are stopped and new go on from a state in f, at its beginning.
 	Load(ctx context.Context, f *os.File) error
 	// Keys are the emulator's in xenstore that go with its state.
@@ -88,13 +89,13 @@ func (q *qemu) Stop(ctx context.Context) error { return q.call(ctx, stateTime, "
 
 func (q *qemu) Cont(ctx context.Context) error { return q.call(ctx, stateTime, "cont", nil) }
 
-func (q *qemu) Save(ctx context.Context, f *os.File, live bool) error {
+func (q *qemu) Save(ctx context.Context, f *os.File, leaves bool) error {
 	return q.with(ctx, stateTime, func(ctx context.Context, c *qmp.Conn) error {
 		name, err := c.AddFD(ctx, f)
 		if err != nil {
 			return err
 		}
-		return c.Call(ctx, "xen-save-devices-state", map[string]any{"filename": name, "live": live}, nil)
+		return c.Call(ctx, "xen-save-devices-state", map[string]any{"filename": name, "live": leaves}, nil)
 	})
 }
 

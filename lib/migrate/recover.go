@@ -204,8 +204,9 @@ func (s *Side) runHere(ctx context.Context, r Record, d *guest.Info) (err error)
 	if d == nil {
 		return fmt.Errorf("domain %v was not given to %s, and is no longer here", r.UUID, r.Peer)
 	}
-	if d.LogDirty {
-		err = s.Host.SetLogDirty(ctx, d.ID, false)
+	err = s.Host.SetLogDirty(ctx, d.ID, false) // on Xen only who began a log can tell that it is on
+	if e := OpenEmulator(s.Host, *d); e != nil {
+		err = errors.Join(err, e.SetDirtyLog(ctx, false))
 	}
 	if d.Suspended() {
 		err = errors.Join(err, Resume(ctx, s.Host, *d))

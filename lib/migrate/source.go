@@ -197,5 +197,5 @@ func (s *Source) suspend(ctx context.Context) error {
 	if s.state, err = stateFile(); err != nil {
 		return err
 	}
-	return s.emulator.Save(ctx, s.state, s.KeepsRunning)
+	return s.emulator.Save(ctx, s.state, !s.KeepsRunning)
 }
