@@ -43,7 +43,8 @@ func pair(t *testing.T, make func([]int) error) (int, int) {
 	return p[0], p[1]
 }
 
-// TestVec: buffers of odd sizes, more of them than one call takes, arrive whole and in order.
+// TestVec: buffers of odd sizes, more of them than one call takes, arrive whole and in order, some of them side by side
+// in memory.
 func TestVec(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	var out, in [][]byte
@@ -53,7 +54,11 @@ func TestVec(t *testing.T) {
 		for i := range b {
 			b[i] = byte(random.Uint32())
 		}
-		out, want = append(out, b), append(want, b...)
+		want = append(want, b...)
+		for len(b) > 0 {
+			n := min(len(b), 1+random.IntN(2000))
+			out, b = append(out, b[:n]), b[n:]
+		}
 	}
 	for left := len(want); left > 0; {
 		n := min(left, 1+random.IntN(2500))
