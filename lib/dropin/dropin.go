@@ -108,13 +108,6 @@ func (o *operation) run(ctx context.Context) (err error) {
 	if o.info, err = o.host.Info(ctx, o.call.Domain); err != nil {
 		return err
 	}
-	g, err := guard.Start(spec, lock.File())
-	if err != nil {
-		return err
-	}
-	defer g.Close()
-	ctx, stop := g.Bind(ctx)
-	defer stop()
 	if o.call.Restore {
 		in, err := transport.NewReader(ctx, o.call.Stream)
 		if err != nil {
@@ -126,5 +119,17 @@ func (o *operation) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return o.save(ctx, out, g)
+	if !o.call.Live {
+		return o.save(ctx, out, nil)
+	}
+	g, err := guard.Start(spec, lock.File())
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	ctx, stop := g.Bind(ctx)
+	defer stop()
+	return o.save(ctx, out, func(on bool) error {
+		return g.Tell(guard.State{Domain: o.info.ID, UUID: o.info.UUID, StopLog: on})
+	})
 }

@@ -7,14 +7,14 @@ import (
 	"io"
 	"time"
 
-	"xenferry/lib/guard"
 	"xenferry/lib/helper"
 	"xenferry/lib/save"
 	"xenferry/lib/x86"
 )
 
-// save writes the domain to out. To resume it after a failure is libxl's matter; the guardian only turns the log off.
-func (o *operation) save(ctx context.Context, out io.Writer, g *guard.Guard) (err error) {
+// save writes the domain to out. To resume it after a failure is libxl's matter: all that a guardian has to undo is the
+// log, of which logging tells it, and a save that is not live has neither.
+func (o *operation) save(ctx context.Context, out io.Writer, logging func(on bool) error) (err error) {
 	source, err := x86.OpenSave(ctx, o.host, o.call.Domain)
 	if err != nil {
 		return err
@@ -33,9 +33,7 @@ func (o *operation) save(ctx context.Context, out io.Writer, g *guard.Guard) (er
 	s := &saving{operation: o}
 	opt := save.Options{
 		Version: o.call.Version, Live: o.call.Live, Verify: o.call.Debug && o.call.Live,
-		Logging: func(on bool) error {
-			return g.Tell(guard.State{Domain: o.info.ID, UUID: o.info.UUID, StopLog: on})
-		},
+		Logging: logging,
 	}
 	if o.call.StreamType == helper.Remus {
 		opt.Checkpoints = s
