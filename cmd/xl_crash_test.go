@@ -284,7 +284,7 @@ func (w *world) strike(t *testing.T, c crash) (struck bool) {
 // undecided are crashes that leave something to both sides' recover.
 var undecided = []crash{
 	{"held", "source: got domain received and held, ready to unpause, 1", "source side"},
-	{"held", "source: recorded given, 1", "link"},
+	{"held", "source: recorded given, 1", "sender"},
 	{"held", "target: recorded owned, 1", "target side"},
 	{"held", "target: recorded running, 1", "both"},
 	{"plain", "source: recorded given, 1", "both"},

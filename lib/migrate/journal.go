@@ -235,7 +235,10 @@ func (s *Side) begin(side string, step Step, r Record) error {
 	if err == nil {
 		s.journal = j
 		r.Lock, r.Host = s.Lock, hostName(s.Spec)
-		err = s.step(step, func(last *Record) { r.Step, r.Time, *last = last.Step, last.Time, r })
+		err = s.step(step, func(last *Record) {
+			r.Step, r.Time = last.Step, last.Time
+			*last = r
+		})
 	}
 	if err != nil {
 		s.journal = nil

@@ -138,6 +138,9 @@ func TestJournal(t *testing.T) {
 	if err := side.begin(SourceSide, Sending, r); err != nil {
 		t.Fatal(err)
 	}
+	if all, err := List(side.Folder); err != nil || len(all) != 1 || all[0].Step != Sending || all[0].Time.IsZero() {
+		t.Fatalf("%+v, %v", all, err)
+	}
 	other := Side{Folder: side.Folder, Log: zerolog.Nop()}
 	if err := other.begin(SourceSide, Sending, r); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("sent twice at once: %v", err)

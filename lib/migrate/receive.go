@@ -41,7 +41,7 @@ func Receive(ctx context.Context, t *Target, l *transport.Link, paused bool) err
 	if err := t.Own(ctx, paused); err != nil {
 		return t.giveBack(ctx, l, err)
 	}
-	if err := errors.Join(report.send(l.Out), word([]byte{statusDone}).send(l.Out)); err != nil {
+	if err := report.with(statusDone).send(l.Out); err != nil {
 		t.Log.Warn().Err(err).Msg("the source was not told, and keeps its copy suspended")
 		return nil
 	}
@@ -92,7 +92,7 @@ func (t *Target) part(ctx context.Context, l *transport.Link, err error) error {
 
 // giveBack tells the source that the domain did not get to run here, and that it is the source's once nothing is left.
 func (t *Target) giveBack(ctx context.Context, l *transport.Link, err error) error {
-	told := errors.Join(report.send(l.Out), word([]byte{statusFailed}).send(l.Out))
+	told := report.with(statusFailed).send(l.Out)
 	err = t.Undo(ctx, err)
 	if told != nil || t.made {
 		return err

@@ -47,6 +47,9 @@ func offered(tail []byte) uuid.UUID {
 	return uuid.Nil
 }
 
+// with is w and the octet behind it.
+func (w word) with(status byte) word { return w + word([]byte{status}) }
+
 // send sends w in one write.
 func (w word) send(dst io.Writer) error {
 	at("send " + w.text())
@@ -127,7 +130,7 @@ func patiently(ctx context.Context, l *transport.Link, patience time.Duration, r
 }
 
 // text is the word as people read it.
-func (w word) text() string { return strings.TrimRight(string(w), "\x00\n ") }
+func (w word) text() string { return strings.TrimRight(string(w), "\x00\xff\n ") }
 
 // The octet behind report.
 const (

@@ -1,0 +1,81 @@
+package cmd_test
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"xenferry/lib/migrate"
+)
+
+// TestXLRecoverByHand: where the other side cannot be asked nothing changes, until somebody has looked there.
+func TestXLRecoverByHand(t *testing.T) {
+	w := newWorld(t, rand.New(rand.NewPCG(1, 1)))
+	source := []string{"xl-stream", "recover", "--host", w.a.spec, "--journal", w.ja}
+	target := []string{"xl-stream", "recover", "--host", w.b.spec, "--journal", w.jb}
+	recoverBy := func(side []string, status int, says string, options ...string) {
+		t.Helper()
+		_, said, got := try(t, append(side[:len(side):len(side)], options...)...)
+		if got != status || !strings.Contains(said, says) {
+			t.Errorf("%v: exit status %d, %q is not said\n%s", options, got, says, said)
+		}
+	}
+	last := func(journals string, want migrate.Step) { // of the journals, "" for none
+		t.Helper()
+		all, err := migrate.List(journals)
+		got := migrate.Step("")
+		if len(all) > 0 {
+			got = all[len(all)-1].Step
+		}
+		if err != nil || got != want {
+			t.Errorf("journals %+v, %v; want %q", all, err, want)
+		}
+	}
+
+	// Given, and the target was not told.
+	w.strike(t, crash{"held", "source: recorded given, 1", "sender"})
+	last(w.ja, migrate.Given)
+	last(w.jb, migrate.Held)
+	if out := run(t, append(source, "--list")...); !strings.Contains(out, `"step":"given"`) || strings.Count(out, "\n") != 1 {
+		t.Errorf("listed: %s", out)
+	}
+	recoverBy(source, 1, "stays suspended")
+	recoverBy(source, 1, "stays suspended", "--peer", "false")
+	recoverBy(source, 1, "stays suspended", "--peer-says", "given") // which is no target's answer
+	recoverBy(target, 1, "stays paused")
+	recoverBy(target, 1, "stays paused", "--peer", "echo nonsense; true")
+	recoverBy(target, 2, "want running or refused", "--peer-says", "lost")
+	if _, said, status := try(t, "xl-stream", "send", "--host", w.a.spec, "--journal", w.ja, "g--migratedaway", "exec:true"); status != 1 {
+		t.Errorf("sent again: exit status %d\n%s", status, said)
+	}
+	recoverBy(target, 0, "runs here, at the target", "--peer-says", "given")
+	recoverBy(source, 0, "runs on the target", "--peer-says", "running")
+	last(w.ja, "")
+	last(w.jb, migrate.Running)
+	if where := w.judge(t); where != "target" {
+		t.Errorf("the guest is at the %s", where)
+	}
+
+	// Not given: the source's own recover needs nobody, and the target hears of it from a person.
+	w.strike(t, crash{"held", "source: got domain received and held, ready to unpause, 1", "source side"})
+	last(w.jb, migrate.Held)
+	recoverBy(source, 0, "runs here, at the source")
+	last(w.ja, "")
+	recoverBy(target, 0, "is not here, and was not given", "--peer-says", "kept")
+	if where := w.judge(t); where != "source" {
+		t.Errorf("the guest is at the %s", where)
+	}
+
+	// The source's machine is gone with the domain, which it had not given: the copy that the target holds is the last.
+	w.strike(t, crash{"held", "source: got domain received and held, ready to unpause, 1", "source side"})
+	if err := w.a.Destroy(t.Context(), w.a.domain(t, "g").ID); err != nil {
+		t.Fatal(err)
+	}
+	recoverBy(source, 1, "was not given", "--peer", strings.Join(target, " "))
+	recoverBy(target, 1, "no longer here", "--peer", strings.Join(source, " "))
+	recoverBy(target, 0, "runs here, at the target", "--peer-says", "given")
+	recoverBy(source, 0, "runs on the target", "--peer", strings.Join(target, " "))
+	if where := w.judge(t); where != "target" {
+		t.Errorf("the guest is at the %s", where)
+	}
+}
