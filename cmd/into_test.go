@@ -36,8 +36,11 @@ func TestInto(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		run(t, "bash", "-ec", `xc-restore --host "$1" --domid "$2" --store-evtchn "$3" --console-evtchn "$4" <"$5"`, "bash",
+		_, errs, status = try(t, "bash", "-c", `xc-restore --host "$1" --domid "$2" --store-evtchn "$3" --console-evtchn "$4" <"$5"`, "bash",
 			b.spec, strconv.Itoa(int(id)), strconv.Itoa(int(info.StoreEvtchn)), strconv.Itoa(int(info.ConsoleEvtchn)), image)
+		if status != 0 || !strings.Contains(errs, "the ring of xenstore is in frame 0x") {
+			t.Errorf("into a new domain: status %d\n%s", status, errs)
+		}
 		if err := b.check(t, "g"); err != nil {
 			t.Error(err)
 		}
