@@ -86,8 +86,8 @@
 //
 //	--host H             as for xc-save
 //	--live               copy while the guest runs, and suspend it for the last pages only
-//	--config F           the domain's configuration; without it libxl's own of it, from when the domain was made, or, where
-//	                     libxl has none, one of name, UUID, type, vCPUs and memory
+//	--config F           the domain's configuration; without it libxl's own of it, from when the domain was made, with its
+//	                     name and memory of now, or, where libxl has none, one of name, UUID, type, vCPUs and memory
 //	--leave STATE        suspended, running or destroyed: what becomes of the domain here; destroyed, as xl save has it,
 //	                     is for a FILE and the default there, else it is suspended
 //	--suspend-timeout D  how long the guest may take to suspend (60s)

@@ -7,7 +7,7 @@ PATH=/tmp/bin:$PATH
 create g "$1" extra="rate=16"
 proves g
 from=$(id_of g)
-in_time 280 xl-stream send g 'exec:xl migrate-receive' || die "xl-stream send: exit status $?"
+in_time 280 xl-stream send --link-timeout "$((120 * slow))s" g 'exec:xl migrate-receive' || die "xl-stream send: exit status $?"
 moved
 in_time 280 xl migrate -s '' g 'xl-stream receive' || die "xl migrate: exit status $?"
 moved

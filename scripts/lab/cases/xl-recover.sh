@@ -14,7 +14,7 @@ case $2 in # what the sender gets to hear: the banner, that the target holds the
   early | before) heard='head -c 54' ;;
   after) heard='head -c 54; head -c 43' ;;
 esac
-xl-stream send g "exec:xl-stream receive | { $heard; exec sleep 300; }" &
+xl-stream send --link-timeout "$((120 * slow))s" g "exec:xl-stream receive | { $heard; exec sleep 300; }" &
 sender=$!
 called() { id_of "$1" >/dev/null; }
 case $2 in
