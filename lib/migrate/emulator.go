@@ -91,7 +91,7 @@ func (q *qemu) Cont(ctx context.Context) error { return q.call(ctx, stateTime, "
 
 func (q *qemu) Save(ctx context.Context, f *os.File, leaves bool) error {
 	return q.with(ctx, stateTime, func(ctx context.Context, c *qmp.Conn) error {
-		name, err := c.AddFD(ctx, f)
+		name, err := give(ctx, c, f, os.O_WRONLY)
 		if err != nil {
 			return err
 		}
@@ -101,12 +101,22 @@ func (q *qemu) Save(ctx context.Context, f *os.File, leaves bool) error {
 
 func (q *qemu) Load(ctx context.Context, f *os.File) error {
 	return q.with(ctx, stateTime, func(ctx context.Context, c *qmp.Conn) error {
-		name, err := c.AddFD(ctx, f)
+		name, err := give(ctx, c, f, os.O_RDONLY)
 		if err != nil {
 			return err
 		}
 		return c.Call(ctx, "xen-load-devices-state", map[string]string{"filename": name}, nil)
 	})
+}
+
+// give gives QEMU a file to read or to write. It takes one opened for just that, and nothing else with it.
+func give(ctx context.Context, c *qmp.Conn, f *os.File, flag int) (name string, err error) {
+	only, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), flag, 0)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = only.Close() }()
+	return c.AddFD(ctx, only)
 }
 
 // physmap is where QEMU keeps what it has mapped where. One of today keeps nothing there.

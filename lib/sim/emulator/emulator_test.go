@@ -48,21 +48,29 @@ func TestStateMoves(t *testing.T) {
 	spec := guest.Spec{UUID: uuid.New(), Kind: guest.HVM}
 	a, b, other := startTest(t, spec), startTest(t, spec), startTest(t, guest.Spec{UUID: uuid.New(), Kind: guest.HVM})
 	file := filepath.Join(t.TempDir(), "state")
-	f, err := os.Create(file)
-	if err != nil {
-		t.Fatal(err)
+	give := func(c *qmp.Conn, flag int) string {
+		f, err := os.OpenFile(file, flag|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = f.Close() }()
+		name, err := c.AddFD(t.Context(), f)
+		if err != nil || !strings.HasPrefix(name, "/dev/fdset/") {
+			t.Fatal(name, err)
+		}
+		return name
 	}
-	defer func() { _ = f.Close() }()
-	name, err := a.AddFD(t.Context(), f)
-	if err != nil || !strings.HasPrefix(name, "/dev/fdset/") {
-		t.Fatal(name, err)
-	}
+	name := give(a, os.O_WRONLY)
 	save := map[string]any{"filename": name, "live": false}
 	var refused *qmp.Error
 	if err := a.Call(t.Context(), "xen-save-devices-state", save, nil); !errors.As(err, &refused) {
 		t.Errorf("saved while running: %v", err)
 	}
 	call(t, a, "stop", nil) // with an event before its answer
+	both := map[string]any{"filename": give(a, os.O_RDWR), "live": false}
+	if err := a.Call(t.Context(), "xen-save-devices-state", both, nil); !errors.As(err, &refused) {
+		t.Errorf("saved to what can be read, too: %v", err)
+	}
 	call(t, a, "xen-save-devices-state", save)
 	want, got := status(t, a), status(t, b)
 	if want.Steps < 3 || got.Steps >= want.Steps {
@@ -74,7 +82,10 @@ func TestStateMoves(t *testing.T) {
 		}
 		call(t, c, "stop", nil)
 	}
-	call(t, b, "xen-load-devices-state", map[string]string{"filename": file})
+	if err := b.Call(t.Context(), "xen-load-devices-state", map[string]string{"filename": give(b, os.O_RDWR)}, nil); !errors.As(err, &refused) {
+		t.Errorf("loaded from what can be written, too: %v", err)
+	}
+	call(t, b, "xen-load-devices-state", map[string]string{"filename": give(b, os.O_RDONLY)})
 	if got := status(t, b); got != want {
 		t.Errorf("loaded %+v, want %+v", got, want)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"strings"
@@ -169,12 +170,36 @@ func (s *session) save(args json.RawMessage) (any, error) {
 	if s.e.running {
 		return nil, errors.New("the devices are running: stop comes first")
 	}
-	if f := s.fds[name]; f != nil {
-		_, err = f.Write(s.e.devices.save())
-	} else {
-		err = os.WriteFile(name, s.e.devices.save(), 0o600)
+	f, err := s.open(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return nil, err
 	}
-	return nothing{}, err
+	_, err = f.Write(s.e.devices.save())
+	return nothing{}, errors.Join(err, f.Close())
+}
+
+// open opens a file by its name, or what was given as one. Of that, as with QEMU, the access mode must be the very one that
+// is needed: what can be read and written is neither to read nor to write.
+func (s *session) open(name string, flag int) (*os.File, error) {
+	given := s.fds[name]
+	switch {
+	case given == nil && strings.HasPrefix(name, "/dev/fdset/"):
+		return nil, fmt.Errorf("there is no %s", name)
+	case given == nil:
+		return os.OpenFile(name, flag, 0o600)
+	}
+	has, err := unix.FcntlInt(given.Fd(), unix.F_GETFL, 0)
+	if err == nil && has&unix.O_ACCMODE != flag&unix.O_ACCMODE {
+		err = fmt.Errorf("unable to open %s: %w", name, fs.ErrPermission)
+	}
+	fd := -1
+	if err == nil {
+		fd, err = unix.FcntlInt(given.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // load replaces the state of devices that are stopped.
@@ -186,14 +211,12 @@ func (s *session) load(args json.RawMessage) (any, error) {
 	if s.e.running {
 		return nil, errors.New("the devices are running: stop comes first")
 	}
-	var b []byte
-	if f := s.fds[name]; f != nil {
-		b, err = io.ReadAll(f)
-	} else if strings.HasPrefix(name, "/dev/fdset/") {
-		err = fmt.Errorf("there is no %s", name)
-	} else {
-		b, err = os.ReadFile(name)
+	f, err := s.open(name, os.O_RDONLY)
+	if err != nil {
+		return nil, err
 	}
+	defer func() { _ = f.Close() }()
+	b, err := io.ReadAll(f)
 	if err != nil {
 		return nil, err
 	}
