@@ -130,7 +130,7 @@ func patiently(ctx context.Context, l *transport.Link, patience time.Duration, r
 }
 
 // text is the word as people read it.
-func (w word) text() string { return strings.TrimRight(string(w), "\x00\xff\n ") }
+func (w word) text() string { return strings.TrimRight(strings.ToValidUTF8(string(w), ""), "\x00\n ") }
 
 // The octet behind report.
 const (
