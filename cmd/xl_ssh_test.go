@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -108,29 +109,55 @@ func TestXLSSHScripts(t *testing.T) {
 		remove()
 	}
 
-	// Ssh is killed when GO is about to be sent: the target is asked over another, and takes it from there.
 	stepping, err := steppingXLStream()
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.create(t, append(busy, "--kind", "pv64")...)
-	var sender *process
-	begun := make(chan struct{})
-	s := newStage(t, func(step string, _ int) {
-		<-begun
-		if strings.HasPrefix(step, "source: send domain is yours") && !killUnder(sender.cmd.Process.Pid, "ssh") {
-			t.Error("there is no ssh")
+	// The link is lost: once when GO is about to be sent, and the target, asked over another, takes it from there; once
+	// because the user has enough, and the target is told over another that it holds its copy for nothing.
+	for _, c := range []struct {
+		step  string
+		then  func(sender *process) bool
+		moves bool
+	}{
+		{"source: send domain is yours", func(p *process) bool { return killUnder(p.cmd.Process.Pid, "ssh") }, true},
+		{"source: got domain received and held", func(p *process) bool {
+			_ = p.cmd.Process.Signal(syscall.SIGTERM)
+			for end := time.Now().Add(patience); findUnder(p.cmd.Process.Pid, "ssh") > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+			}
+			return findUnder(p.cmd.Process.Pid, "ssh") == 0
+		}, false},
+	} {
+		a.create(t, append(busy, "--kind", "pv64")...)
+		var sender *process
+		begun := make(chan struct{})
+		s := newStage(t, func(step string, _ int) {
+			<-begun
+			if strings.HasPrefix(step, c.step) && !c.then(sender) {
+				t.Errorf("%s: nobody is there", step)
+			}
+		})
+		sender = start(t, "env", "PATH="+filepath.Dir(stepping)+":"+os.Getenv("PATH"), "XENFERRY_STEPS="+s.socket, "XENFERRY_ROLE=source",
+			"../scripts/xc-migrate", "--from", a.spec, "g", "127.0.0.1")
+		close(begun)
+		status, said := sender.wait(), sender.stderr.String()
+		if c.moves {
+			if status != 0 || !strings.Contains(said, "asking the target") {
+				t.Errorf("exit status %d\n%s", status, said)
+			}
+			moved(t, a, b, said)
+			remove()
+			continue
 		}
-	})
-	sender = start(t, "env", "PATH="+filepath.Dir(stepping)+":"+os.Getenv("PATH"), "XENFERRY_STEPS="+s.socket, "XENFERRY_ROLE=source",
-		"../scripts/xc-migrate", "--from", a.spec, "g", "127.0.0.1")
-	close(begun)
-	status := sender.wait()
-	if said := sender.stderr.String(); status != 0 || !strings.Contains(said, "asking the target") {
-		t.Errorf("exit status %d\n%s", status, said)
+		left, err := b.Domains(t.Context())
+		if status != 1 || !strings.Contains(said, "runs on") || err != nil || len(left) > 0 {
+			t.Errorf("exit status %d, left %+v, %v\n%s", status, left, err, said)
+		}
+		if err := a.check(t, "g"); err != nil {
+			t.Error(err)
+		}
+		run(t, "xc-sim", "destroy", "--host", a.spec, "g")
 	}
-	moved(t, a, b, sender.stderr.String())
-	remove()
 
 	if _, err := exec.LookPath("parallel"); err != nil {
 		t.Skip("xc-evacuate needs GNU parallel: install the package parallel")

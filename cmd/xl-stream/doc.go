@@ -24,7 +24,7 @@
 // a network that is not yours alone, use one of these. Without --listen the link is standard input and output. With it receive takes any
 // number of domains, each by a process of its own, until it is interrupted; --once, one domain, and its exit status tells.
 //
-//	--peer COMMAND         send: if the link is lost too late, ask the target at once, as recover does
+//	--peer COMMAND         send: if the link is lost too late, ask or tell the target at once, as recover does
 //	--not-live             send: suspend the guest first
 //	--debug-verify         send: send all pages again at the end, for the target to compare
 //	--suspend-timeout D    send: how long the guest may take to suspend (60s)

@@ -79,6 +79,11 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	}
 	err = migrate.Send(ctx, s, l)
 	closed := l.Close()
+	if s.Orphan != nil && peer != "" {
+		if _, e := askPeer(context.WithoutCancel(ctx), peer, *s.Orphan, migrate.Kept); e != nil && !errors.Is(e, migrate.ErrUnknown) {
+			env.Log.Warn().Err(e).Msg("the target could not be told that the domain stays here")
+		}
+	}
 	if errors.Is(err, migrate.ErrUndecided) && peer != "" {
 		err = decide(context.WithoutCancel(ctx), env, &side, d.UUID, peer, err)
 	}

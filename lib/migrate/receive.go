@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -16,6 +17,9 @@ var ErrHeld = errors.New("it is not known whether the source has given the domai
 
 // errKept is what a source says that did not give the domain after all.
 var errKept = errors.New("the source keeps the domain")
+
+// forgetTime is how long a source may take to destroy its copy. If it takes longer the journal stays for a while.
+const forgetTime = 10 * time.Second
 
 // Receive receives a domain from a sender, of ours or of xl, over a link on which nothing else is written, and lets it
 // run unless paused. It holds the domain if that was offered and a journal is kept; else, as for xl, the domain goes if the
@@ -46,7 +50,11 @@ func Receive(ctx context.Context, t *Target, l *transport.Link, paused bool) err
 		return nil
 	}
 	if t.held {
-		if _, err := hear(context.WithoutCancel(ctx), l, t.Patience, forget); err != nil {
+		wait := forgetTime
+		if t.Patience > 0 {
+			wait = min(wait, t.Patience)
+		}
+		if _, err := hear(context.WithoutCancel(ctx), l, wait, forget); err != nil {
 			t.Log.Debug().Err(err).Msg("the source may ask later")
 		} else {
 			t.end((*Journal).forget)

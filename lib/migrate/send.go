@@ -32,7 +32,7 @@ func Send(ctx context.Context, s *Source, l *transport.Link) (err error) {
 		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
 	}
 	defer func() {
-		if s.given {
+		if s.given || s.suspended {
 			s.end((*Journal).close)
 		} else {
 			s.end((*Journal).remove)
@@ -85,15 +85,23 @@ func (s *Source) offer(ctx context.Context, l *transport.Link, stop func() bool)
 	return nil
 }
 
-// keep tells a target that holds the domain that it was not given, after a failure that it returns.
+// keep tells a target that may hold the domain that it was not given, after a failure that it returns. If that cannot be told
+// any more, Orphan is what is left to say.
 func (s *Source) keep(l *transport.Link, err error) error {
-	if !s.held || s.suspended {
+	if s.Plain || s.suspended {
 		return err
 	}
-	if e := keeps.send(l.Out); e != nil {
-		return fmt.Errorf("%w; the target may hold a copy until it recovers: %w", err, e)
+	if s.held {
+		e := keeps.send(l.Out)
+		if e == nil {
+			return err
+		}
+		err = errors.Join(err, e)
 	}
-	return err
+	if s.journal != nil {
+		s.Orphan = &s.journal.last
+	}
+	return fmt.Errorf("%w; the target may hold a copy, paused, until it recovers", err)
 }
 
 // give gives the domain away by GO and waits to hear what became of it.
@@ -125,7 +133,7 @@ func (s *Source) give(ctx context.Context, l *transport.Link) error {
 	if err := s.destroy(ctx, s.Domain.ID); err != nil {
 		return fmt.Errorf("the target runs the domain; its old copy, domain %d, could not be destroyed: %w", s.Domain.ID, err)
 	}
-	s.given = false
+	s.given, s.suspended = false, false
 	if s.held {
 		s.end((*Journal).remove)
 		if err := forget.send(l.Out); err != nil {

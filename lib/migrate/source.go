@@ -28,6 +28,9 @@ type Source struct {
 	SuspendTimeout time.Duration // how long the guest may take to suspend
 	Plain          bool          // when sent: nothing that xl migrate would not say
 
+	// Orphan, once a Send has failed and the domain runs here, is the record of a hand-over whose target may hold a copy; else nil.
+	Orphan *Record
+
 	emulator  Emulator
 	state     *os.File // the emulator's, once it is saved
 	suspended bool     // or about to be
