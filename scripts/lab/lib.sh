@@ -180,9 +180,10 @@ start_libvirtd() { # HELPER
   mkdir -p /etc/libvirt /usr/share /var/log/libvirt
   ln -sfn /tmp/v/share /usr/share/libvirt
   echo 'root:x:0:0:root:/root:/bin/sh' >/etc/passwd
+  echo 'root:x:0:' >/etc/group
   hostname "dom0-$XEN_RELEASE"
   with "$1" /tmp/v/libvirtd -d -l -f /tmp/v/libvirtd.conf || die "libvirtd: exit status $?"
-  wait_for 60 virsh version || die "libvirtd does not answer: $(cat /var/log/libvirt/libvirtd.log)"
+  wait_for 60 virsh version || die "libvirtd does not answer: $(tail -n 3 /var/log/libvirt/libvirtd.log)"
 }
 
 # moved wants the guest g, which was domain $from, in one place, another one, and whole; nothing of libxl's is left of the old one.
