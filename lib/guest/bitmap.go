@@ -66,3 +66,21 @@ func (b Bitmap) Next(n uint64) (uint64, bool) {
 		}
 	}
 }
+
+// AppendFrom appends the members from n on to dst, as many as its capacity takes, and returns where to go on.
+func AppendFrom[N ~uint64](dst []N, b Bitmap, n uint64) ([]N, uint64) {
+	for i := n / 64; i < uint64(len(b)); i++ {
+		w := b[i]
+		if i == n/64 {
+			w = w >> (n % 64) << (n % 64)
+		}
+		for ; w != 0; w &= w - 1 {
+			member := i*64 + uint64(bits.TrailingZeros64(w))
+			if len(dst) == cap(dst) {
+				return dst, member
+			}
+			dst = append(dst, N(member))
+		}
+	}
+	return dst, uint64(len(b)) * 64
+}

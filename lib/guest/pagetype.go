@@ -19,11 +19,17 @@ const (
 	XTab   PageType = 0xF // not there, or not RAM: no data
 )
 
+// Sets of types, type n being bit n: they are asked for page by page.
+const (
+	dataTypes  uint64 = 0b0001_1110_0001_1111
+	validTypes        = dataTypes | 1<<Broken | 1<<XAlloc | 1<<XTab
+)
+
 // Valid reports whether t is a type that exists.
-func (t PageType) Valid() bool { return t <= L4Tab || t >= 0x9 && t <= 0xF }
+func (t PageType) Valid() bool { return validTypes>>t&1 != 0 }
 
 // HasData reports whether 4096 octets of contents follow for a page of type t.
-func (t PageType) HasData() bool { return t <= L4Tab || t >= 0x9 && t <= 0xC }
+func (t PageType) HasData() bool { return dataTypes>>t&1 != 0 }
 
 // Populates reports whether restoring t gives the domain a frame.
 func (t PageType) Populates() bool { return t.HasData() || t == XAlloc }

@@ -135,8 +135,8 @@ func (p *pipeline) pages(ctx context.Context, set guest.Bitmap, sent func(Progre
 		sent(sum)
 		return nil
 	}
-	for next, more := uint64(0), true; more; {
-		if next, more = p.collect(set, next); len(p.pfns) == 0 {
+	for next := uint64(0); ; {
+		if p.pfns, next = guest.AppendFrom(p.pfns[:0], set, next); len(p.pfns) == 0 {
 			break
 		}
 		if len(free) == 0 {
@@ -160,21 +160,6 @@ func (p *pipeline) pages(ctx context.Context, set guest.Bitmap, sent func(Progre
 		}
 	}
 	return deferred, nil
-}
-
-// collect sets p.pfns to the next batch of set's members from next on, and returns where to go on and whether there may
-// be more.
-func (p *pipeline) collect(set guest.Bitmap, next uint64) (uint64, bool) {
-	p.pfns = p.pfns[:0]
-	for len(p.pfns) < xcstream.MaxBatch {
-		n, ok := set.Next(next)
-		if !ok {
-			return next, false
-		}
-		p.pfns = append(p.pfns, guest.PFN(n))
-		next = n + 1
-	}
-	return next, true
 }
 
 // load fills the job's batch, which shall go to done when it is written.

@@ -3,6 +3,7 @@ package x86
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"xenferry/lib/guest"
 	"xenferry/lib/xcstream"
@@ -72,7 +73,7 @@ func (s *HVMSave) cameOrWent(ctx context.Context, set guest.Bitmap) error {
 		for first := uint64(0); first < s.frames; first += xcstream.MaxBatch {
 			end := min(first+xcstream.MaxBatch, s.frames)
 			if s.sent.mixed(first, end) != everywhere {
-				s.appendGFNs(guest.PFN(first), int(end-first), identity{})
+				s.asked.gfns = identity{}.appendGFNs(s.asked.gfns, guest.PFN(first), int(end-first))
 			}
 			if len(s.asked.gfns) >= typesAtOnce || end == s.frames {
 				found, err := s.compareTypes(ctx, set)
@@ -149,6 +150,14 @@ func (s *HVMSave) Close() error { return nil }
 type identity struct{}
 
 func (identity) gfn(p guest.PFN) guest.GFN { return guest.GFN(p) }
+
+func (identity) appendGFNs(to []guest.GFN, first guest.PFN, n int) []guest.GFN {
+	to = slices.Grow(to, n)
+	for i := range n {
+		to = append(to, guest.GFN(first)+guest.GFN(i))
+	}
+	return to
+}
 
 func (identity) copyTable(_, _ []byte, level int) error {
 	return fmt.Errorf("a level %d page table of Xen's in a guest that keeps its own", level)

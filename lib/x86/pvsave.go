@@ -131,6 +131,14 @@ func (s *PVSave) Load(ctx context.Context, pfns []guest.PFN, b *xcstream.Batch) 
 // gfn makes PVSave an addressSpace.
 func (s *PVSave) gfn(p guest.PFN) guest.GFN { return guest.GFN(s.p2m.mfn(p)) }
 
+// appendGFNs makes PVSave an addressSpace.
+func (s *PVSave) appendGFNs(to []guest.GFN, first guest.PFN, n int) []guest.GFN {
+	for i := range n {
+		to = append(to, guest.GFN(s.p2m.mfn(first+guest.PFN(i))))
+	}
+	return to
+}
+
 // copyTable makes PVSave an addressSpace.
 func (s *PVSave) copyTable(dst, src []byte, level int) error {
 	return s.l.normalise(dst, src, level, s.compat, s.p2m.pfn)
@@ -180,10 +188,14 @@ func (s *PVSave) Suspended(ctx context.Context) ([]xcstream.Record, guest.Bitmap
 	}
 	s.ahead = answers{}
 	set := guest.NewBitmap(s.frames)
+	if !s.loaded {
+		set.SetFirst(s.frames) // nothing was sent
+		return records, set, nil
+	}
 	err = guest.Access(func() error {
 		for p, frame := range s.sentFrames {
 			// A page that becomes a page table or ceases to be one shows in the log; one that gets another frame need not.
-			if !s.loaded || uint32(now.mfn(guest.PFN(p))) != frame {
+			if uint32(now.mfn(guest.PFN(p))) != frame {
 				set.Set(uint64(p))
 			}
 		}

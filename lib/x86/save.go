@@ -77,6 +77,8 @@ func (a *answers) cut(n int) answers {
 type addressSpace interface {
 	// gfn is the frame that holds p now, guest.InvalidGFN for none.
 	gfn(p guest.PFN) guest.GFN
+	// appendGFNs appends the frames of n pages from first on.
+	appendGFNs(to []guest.GFN, first guest.PFN, n int) []guest.GFN
 	// copyTable copies a page table with the frame numbers in it made PFNs.
 	copyTable(dst, src []byte, level int) error
 }
@@ -153,20 +155,60 @@ func (s *saving) load(ctx context.Context, pfns []guest.PFN, b *xcstream.Batch, 
 	if err := guest.Access(func() error { return s.findTypes(ctx, pfns, space) }); err != nil { // it reads a P2M
 		return err
 	}
-	mapping, err := s.mapData(ctx, b)
+	plain := s.plain(pfns)
+	if plain {
+		s.want = s.want[:0]
+		if s.batch.types[0].HasData() {
+			s.want = append(s.want, s.batch.gfns...)
+		}
+	} else if err := s.findData(b); err != nil {
+		return err
+	}
+	mapping, err := s.mapData(ctx)
 	if err != nil {
 		return err
 	}
-	if err := guest.Access(func() error { return s.fill(pfns, b, mapping, space) }); err != nil {
+	b.Entries, b.Pages, b.Deferred = slices.Grow(b.Entries[:0], len(pfns))[:len(pfns)], b.Pages[:0], b.Deferred[:0]
+	if plain && (mapping == nil || mapping.Errs == nil) {
+		s.fillPlain(pfns, b, mapping)
+	} else if err := guest.Access(func() error { return s.fill(pfns, b, mapping, space) }); err != nil {
 		return errors.Join(err, mapping.Close())
 	}
 	b.Release = mapping.Close
 	return nil
 }
 
+// plain reports whether the batch is like most: in a row, and all ordinary pages or all holes.
+func (s *saving) plain(pfns []guest.PFN) bool {
+	t := s.batch.types[0]
+	if !isRun(pfns) || t != guest.NoTab && t != guest.XTab {
+		return false
+	}
+	for _, other := range s.batch.types {
+		if other != t {
+			return false
+		}
+	}
+	return true
+}
+
+// isRun reports whether pfns, which ascend, are in a row.
+func isRun(pfns []guest.PFN) bool { return pfns[len(pfns)-1]-pfns[0] == guest.PFN(len(pfns)-1) }
+
+// fillPlain is fill for what plain found: a guest's address space has many more holes than pages.
+func (s *saving) fillPlain(pfns []guest.PFN, b *xcstream.Batch, mapping *guest.Mapping) {
+	t := s.batch.types[0]
+	for i, p := range pfns {
+		b.Entries[i] = xcstream.NewPageEntry(p, t)
+	}
+	if mapping != nil {
+		b.Pages = append(b.Pages, mapping.Pages...)
+	}
+	s.sent.setRun(pfns[0], len(pfns), t)
+}
+
 // fill sets b from pfns, their types in s.batch and the mapping of those that have data.
 func (s *saving) fill(pfns []guest.PFN, b *xcstream.Batch, mapping *guest.Mapping, space addressSpace) error {
-	b.Entries, b.Pages, b.Deferred = b.Entries[:0], b.Pages[:0], b.Deferred[:0]
 	scratch, next := b.Scratch, 0
 	for i, p := range pfns {
 		t := s.batch.types[i]
@@ -191,27 +233,35 @@ func (s *saving) fill(pfns []guest.PFN, b *xcstream.Batch, mapping *guest.Mappin
 			}
 		}
 		s.sent.set(p, t)
-		b.Entries = append(b.Entries, xcstream.NewPageEntry(p, t))
+		b.Entries[i] = xcstream.NewPageEntry(p, t)
 	}
 	return nil
 }
 
-// mapData maps the pages of the batch that have data, and sees to it that b.Scratch has room for the page tables among
-// them.
-func (s *saving) mapData(ctx context.Context, b *xcstream.Batch) (*guest.Mapping, error) {
+// findData sets s.want to the frames of the batch that have data, and sees to it that b.Scratch has room for the page
+// tables among them.
+func (s *saving) findData(b *xcstream.Batch) error {
 	tables := 0
 	s.want = s.want[:0]
 	for i, t := range s.batch.types {
-		if t.HasData() {
+		switch {
+		case t.HasData():
 			s.want = append(s.want, s.batch.gfns[i])
-		}
-		if t.Level() > 0 {
-			tables++
+			if t.Level() > 0 {
+				tables++
+			}
+		case !t.Valid():
+			return fmt.Errorf("domain %d: frame %#x has page type %#x, which does not exist", s.info.ID, s.batch.gfns[i], uint8(t))
 		}
 	}
 	if need := tables * guest.PageSize; len(b.Scratch) < need {
 		b.Scratch = make([]byte, need)
 	}
+	return nil
+}
+
+// mapData maps s.want. Nil is a mapping of nothing.
+func (s *saving) mapData(ctx context.Context) (*guest.Mapping, error) {
 	if len(s.want) == 0 {
 		return nil, nil
 	}
@@ -227,14 +277,15 @@ const typesAtOnce = 1 << 15
 // does so right afterwards; Suspended finds both.
 func (s *saving) findTypes(ctx context.Context, pfns []guest.PFN, space addressSpace) error {
 	n := len(pfns)
-	run := n == xcstream.MaxBatch && uint64(pfns[n-1]-pfns[0]) == uint64(n-1)
+	run := n == xcstream.MaxBatch && isRun(pfns)
 	if !run || s.ahead.first != pfns[0] || len(s.ahead.gfns) < n {
 		s.asked.gfns = s.asked.gfns[:0]
-		for _, p := range pfns {
-			s.asked.gfns = append(s.asked.gfns, space.gfn(p))
-		}
 		if run {
-			s.appendGFNs(pfns[n-1]+1, typesAtOnce-n, space)
+			s.asked.gfns = space.appendGFNs(s.asked.gfns, pfns[0], int(min(typesAtOnce, s.frames-uint64(pfns[0]))))
+		} else {
+			for _, p := range pfns {
+				s.asked.gfns = append(s.asked.gfns, space.gfn(p))
+			}
 		}
 		if err := s.ask(ctx); err != nil {
 			return err
@@ -245,25 +296,10 @@ func (s *saving) findTypes(ctx context.Context, pfns []guest.PFN, space addressS
 	return nil
 }
 
-// appendGFNs adds the frames of at most n pages from first on to what the host will be asked.
-func (s *saving) appendGFNs(first guest.PFN, n int, space addressSpace) {
-	for p := first; p < min(first+guest.PFN(n), guest.PFN(s.frames)); p++ {
-		s.asked.gfns = append(s.asked.gfns, space.gfn(p))
-	}
-}
-
 // ask sets s.asked.types to the types of s.asked.gfns.
 func (s *saving) ask(ctx context.Context) error {
 	a := &s.asked
 	a.types = slices.Grow(a.types[:0], len(a.gfns))[:len(a.gfns)]
 	s.ahead = answers{} // it is part of what is overwritten
-	if err := s.host.PageTypes(ctx, s.info.ID, a.gfns, a.types); err != nil {
-		return err
-	}
-	for i, t := range a.types {
-		if !t.Valid() {
-			return fmt.Errorf("domain %d: frame %#x has page type %#x, which does not exist", s.info.ID, a.gfns[i], uint8(t))
-		}
-	}
-	return nil
+	return s.host.PageTypes(ctx, s.info.ID, a.gfns, a.types)
 }

@@ -1,6 +1,10 @@
 package x86
 
-import "xenferry/lib/guest"
+import (
+	"bytes"
+
+	"xenferry/lib/guest"
+)
 
 // typeMap is one page type for each PFN from 0, four bits each: PFN n is in octet n/2, the even one low. A page nobody
 // told of is guest.XTab.
@@ -35,8 +39,26 @@ func (m typeMap) set(p guest.PFN, t guest.PageType) {
 	m[p/2] = m[p/2]&^(0xF<<shift) | byte(t)<<shift
 }
 
-// mixed reports whether some of the PFNs from first up to end are pages and some are not.
+// setRun makes t the type of n PFNs from first on, which must be within the length.
+func (m typeMap) setRun(first guest.PFN, n int, t guest.PageType) {
+	end := first + guest.PFN(n)
+	for ; first < end && first%2 != 0; first++ {
+		m.set(first, t)
+	}
+	whole := m[first/2 : max(first/2, end/2)]
+	for i := range whole {
+		whole[i] = byte(t)<<4 | byte(t)
+	}
+	if first < end && end%2 != 0 {
+		m.set(end-1, t)
+	}
+}
+
+// mixed reports whether some of the PFNs from first, an even number, up to end are pages and some are not.
 func (m typeMap) mixed(first, end uint64) bool {
+	if all := m[first/2 : end/2]; end%2 == 0 && len(all) > 0 && all[0]>>4 == all[0]&0xF && bytes.Equal(all[1:], all[:len(all)-1]) {
+		return false // they are of one type, as most are
+	}
 	pages := uint64(0)
 	for p := first; p < end; p++ {
 		if m.get(guest.PFN(p)).HasData() {

@@ -3,6 +3,7 @@ package xcstream
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"xenferry/lib/guest"
 	"xenferry/lib/record"
@@ -56,8 +57,10 @@ func (w *Writer) PageData(entries []PageEntry, pages [][]byte) error {
 	b := record.Header{Type: uint32(TypePageData), Length: uint32(size)}.Append(w.buf[:0])
 	b = le.AppendUint32(b, uint32(len(entries)))
 	b = le.AppendUint32(b, 0)
-	for _, e := range entries {
-		b = le.AppendUint64(b, uint64(e))
+	head := len(b)
+	b = slices.Grow(b, 8*len(entries))[:head+8*len(entries)]
+	for i, e := range entries {
+		le.PutUint64(b[head+8*i:], uint64(e))
 	}
 	w.bufs = append(append(w.bufs[:0], b), pages...)
 	w.buf = b[:0]
