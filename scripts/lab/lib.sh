@@ -204,7 +204,7 @@ nothing_left() {
     id=${id%%.*}
     xl list "$id" >/dev/null 2>&1 || die "$f is left of domain $id"
   done
-  for id in $(xenstore-list /libxl 2>/dev/null) $(xenstore-list /local/domain/0/backend/console); do
+  for id in $(xenstore-list /libxl 2>/dev/null; xenstore-list /local/domain/0/backend/console 2>/dev/null); do
     xl list "$id" >/dev/null 2>&1 || die "xenstore has nodes left of domain $id"
   done
 }
