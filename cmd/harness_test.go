@@ -88,7 +88,9 @@ func newHost(t *testing.T, args ...string) *simHost {
 	p := start(t, append([]string{"xc-sim", "serve", "--socket", socket}, args...)...)
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Signal(os.Interrupt)
-		p.wait()
+		if status := p.wait(); status != 0 {
+			t.Errorf("the simulated host ended with %d\n%s", status, p.stderr.String())
+		}
 	})
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -23,10 +23,13 @@ type world struct {
 	sender, receiver *process
 	relay            *process
 	said             []string
+	mine, theirs     []string // the options of TLS
 }
 
 func newWorld(t *testing.T, r *rand.Rand) *world {
-	return &world{a: newHost(t, "--memory", "96M"), b: newHost(t, "--memory", "96M"), ja: t.TempDir(), jb: t.TempDir(), r: r}
+	ca := newAuthority(t)
+	return &world{a: newHost(t, "--memory", "96M"), b: newHost(t, "--memory", "96M"), ja: t.TempDir(), jb: t.TempDir(), r: r,
+		mine: ca.issue(t, "mine", "here.example", 0), theirs: ca.issue(t, "theirs", "127.0.0.1", 0)}
 }
 
 // victims are what may happen to a hand-over, and whether it could: there may be no such process just then.
@@ -42,6 +45,8 @@ var victims = map[string]func(w *world) bool{
 	"xc-restore":      func(w *world) bool { return killUnder(w.receiver.cmd.Process.Pid, "xc-restore") },
 	"source guardian": func(w *world) bool { return killUnder(w.sender.cmd.Process.Pid, "xenferry-guard") },
 	"target guardian": func(w *world) bool { return killUnder(w.receiver.cmd.Process.Pid, "xenferry-guard") },
+	"source's TLS":    func(w *world) bool { return killUnder(w.sender.cmd.Process.Pid, "exe") },
+	"target's TLS":    func(w *world) bool { return killUnder(w.receiver.cmd.Process.Pid, "exe") },
 	"transport":       func(w *world) bool { return w.signal(w.relay, syscall.SIGKILL) },
 	"link":            func(w *world) bool { return w.signal(w.relay, cutLink) },
 	"half-open":       func(w *world) bool { return w.signal(w.relay, halfOpen) },
@@ -60,7 +65,7 @@ func (w *world) killAll(p *process) bool {
 }
 
 // begin starts a hand-over of a new guest, its processes stepping on s unless that is nil.
-func (w *world) begin(t *testing.T, s *stage, memory, victim string, options ...string) {
+func (w *world) begin(t *testing.T, s *stage, memory, victim string, how scenario) {
 	t.Helper()
 	w.said = nil
 	kind := pick(w.r, "hvm", "pv64", "pvh", "pv32")
@@ -69,12 +74,18 @@ func (w *world) begin(t *testing.T, s *stage, memory, victim string, options ...
 	if victim == "half-open" {
 		patience = "2s"
 	}
-	w.receiver = start(t, s.words(t, "target", "receive", "--host", w.b.spec, "--journal", w.jb, "--link-timeout", patience,
-		"--listen", "tcp:127.0.0.1:0", "--once")...)
+	there := []string{"receive", "--host", w.b.spec, "--journal", w.jb, "--link-timeout", patience, "--once", "--listen", "tcp:127.0.0.1:0"}
+	here := append([]string{"send", "--host", w.a.spec, "--journal", w.ja, "--link-timeout", patience}, how.options...)
+	scheme := "tcp:"
+	if how.tls {
+		scheme = "tls:"
+		there = append(append(there[:len(there)-1], "tls:127.0.0.1:0"), w.theirs...)
+		here = append(here, w.mine...)
+	}
+	w.receiver = start(t, s.words(t, "target", there...)...)
 	var via string
-	w.relay, via = startRelay(t, strings.TrimPrefix(listening(t, w.receiver), "tcp:"))
-	words := append([]string{"send", "--host", w.a.spec, "--journal", w.ja, "--link-timeout", patience}, options...)
-	w.sender = start(t, s.words(t, "source", append(words, "g", via)...)...)
+	w.relay, via = startRelay(t, strings.TrimPrefix(listening(t, w.receiver), scheme))
+	w.sender = start(t, s.words(t, "source", append(here, "g", scheme+strings.TrimPrefix(via, "tcp:"))...)...)
 }
 
 // end waits for a hand-over's processes.
@@ -163,29 +174,34 @@ func (w *world) judge(t *testing.T) (where string) {
 // crash is a cell of the matrix: what happens, and when.
 type crash struct{ scenario, step, victim string }
 
-// scenarios are the ways in which a domain is handed over, by the sender's options.
-var scenarios = map[string][]string{"held": nil, "plain": {"--plain"}}
+// scenario is a way in which a domain is handed over.
+type scenario struct {
+	options []string // of the sender
+	tls     bool
+}
+
+var scenarios = map[string]scenario{"held": {}, "plain": {options: []string{"--plain"}}, "over TLS": {tls: true}}
 
 // cells makes the matrix: each scenario goes once undisturbed, and whoever can be struck at a step that it came to is a cell.
 func cells(t *testing.T, w *world) (all []crash) {
-	for scenario, options := range scenarios {
+	for name, how := range scenarios {
 		s := newStage(t, func(step string, _ int) {
 			for victim := range victims {
-				var there bool
+				there := true
 				switch victim {
 				case "xc-save":
 					there = findUnder(w.sender.cmd.Process.Pid, victim) > 0
 				case "xc-restore":
 					there = findUnder(w.receiver.cmd.Process.Pid, victim) > 0
-				default:
-					there = true
+				case "source's TLS", "target's TLS":
+					there = how.tls
 				}
 				if there {
-					all = append(all, crash{scenario, step, victim})
+					all = append(all, crash{name, step, victim})
 				}
 			}
 		})
-		w.begin(t, s, "8M", "", options...)
+		w.begin(t, s, "8M", "", how)
 		w.end(t)
 		if where := w.judge(t); where != "target" {
 			t.Fatalf("undisturbed, the guest is at the %s\n%s", where, strings.Join(w.said, ""))
@@ -275,7 +291,7 @@ func (w *world) strike(t *testing.T, c crash) (struck bool) {
 			struck = victims[c.victim](w) || struck
 		}
 	})
-	w.begin(t, s, "8M", c.victim, scenarios[c.scenario]...)
+	w.begin(t, s, "8M", c.victim, scenarios[c.scenario])
 	w.end(t)
 	w.say(fmt.Sprintf("%+v, struck %v", c, struck), 0, "")
 	return struck
@@ -335,32 +351,32 @@ func TestXLCrashRecover(t *testing.T) {
 func TestXLCrashMoments(t *testing.T) {
 	names := slices.Sorted(maps.Keys(victims))
 	var y tally
-	var long sync.Map // how long an undisturbed hand-over takes in a world
+	var spans sync.Map // within what a world's moments are: it follows how long a hand-over takes there
 	spread(t, count(40, 6, 500), func(t *testing.T, w *world, _ int) {
-		took, known := long.Load(w)
-		if !known {
-			began := time.Now()
-			w.begin(t, nil, "24M", "")
-			w.sender.wait()
-			took = time.Since(began)
-			long.Store(w, took)
-			w.end(t)
-			w.judge(t)
+		span := time.Second
+		if s, known := spans.Load(w); known {
+			span = s.(time.Duration)
 		}
 		for struck := false; !struck; { // whom the moment missed is tried again
 			victim := pick(w.r, names...)
-			scenario := pick(w.r, slices.Sorted(maps.Keys(scenarios))...)
-			w.begin(t, nil, "24M", victim, scenarios[scenario]...)
+			how := pick(w.r, slices.Sorted(maps.Keys(scenarios))...)
+			w.begin(t, nil, "24M", victim, scenarios[how])
 			late := max(w.r.Float64(), w.r.Float64(), w.r.Float64()) // where more happens
-			time.Sleep(time.Duration(1.1 * late * float64(took.(time.Duration))))
+			select {
+			case <-time.After(time.Duration(late * float64(span))):
+				span = span * 21 / 20
+			case <-w.sender.done:
+				span = span * 3 / 4
+			}
 			struck = victims[victim](w)
 			w.end(t)
-			w.say(fmt.Sprintf("%s of %s, struck %v", victim, scenario, struck), 0, "")
+			w.say(fmt.Sprintf("%s, %s, struck %v", victim, how, struck), 0, "")
 			w.recover(t)
 			if where := w.judge(t); struck {
 				y.add(victim, where)
 			}
 		}
+		spans.Store(w, span)
 	})
 	y.print(t, "at random moments")
 }

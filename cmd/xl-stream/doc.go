@@ -20,9 +20,10 @@
 //	vsock-unix:PATH:PORT    a virtual machine behind the unix socket of Firecracker or Cloud Hypervisor (CONNECT PORT)
 //	fd:N or fd:IN,OUT       descriptors that this process was given
 //
-// and ADDR a tcp, tls, unix, vsock or vsock-unix of these, or vsock:PORT. But for ssh and tls none encrypts or asks who is there: on
-// a network that is not yours alone, use one of these. Without --listen the link is standard input and output. With it receive takes any
-// number of domains, each by a process of its own, until it is interrupted; --once, one domain, and its exit status tells.
+// and ADDR a tcp, tls, unix, vsock or vsock-unix of these, or vsock:PORT. But for ssh and tls none encrypts or asks who is
+// there: on a network that is not yours alone, use one of these. Without --listen the link is standard input and output, with
+// the options of TLS a socket. With it receive takes any number of domains, each by a process of its own, until it is
+// interrupted; --once, one domain, and its exit status tells.
 //
 //	--peer COMMAND         send: if the link is lost too late, ask or tell the target at once, as recover does
 //	--not-live             send: suspend the guest first
