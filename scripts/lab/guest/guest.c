@@ -34,6 +34,11 @@ static struct worker {
 	struct bad bad[4]; /* what its last proof found, and how many in all */
 	unsigned int bads;
 
+	/* The page that is being written, 0 for none, and what it makes of the counts: a vCPU that begins anew does it once more. */
+	volatile unsigned long filling;
+	uint32_t filling_count;
+	uint64_t filling_writes;
+
 	volatile uint32_t asked, proved; /* the first vCPU asks for proofs */
 	volatile int reads_clock;
 } workers[MAX_VCPUS];
@@ -74,6 +79,17 @@ static int holds(unsigned long pfn, uint32_t count)
 
 static unsigned long own(unsigned int n, unsigned long i) { return platform.first + i * vcpus + n; }
 
+/* finish writes the page that a worker is at. */
+static void finish(struct worker *w)
+{
+	unsigned long pfn = w->filling;
+	counts[pfn] = w->filling_count;
+	w->writes = w->filling_writes;
+	fill(pfn);
+	mb();
+	w->filling = 0;
+}
+
 /* write_some writes as many pages as a tick takes. Most writes go to a sixteenth of the memory, as those of real programs do. */
 static void write_some(unsigned int n)
 {
@@ -86,9 +102,12 @@ static void write_some(unsigned int n)
 		if (w->state >> 28)
 			span /= 16;
 		pfn = own(n, (uint32_t)((uint64_t)(w->state << 4) * span >> 32));
-		counts[pfn]++;
-		w->writes++;
-		fill(pfn);
+		w->filling_count = counts[pfn] + 1;
+		w->filling_writes = w->writes + 1;
+		mb();
+		w->filling = pfn;
+		mb();
+		finish(w);
 	}
 }
 
@@ -123,6 +142,8 @@ static void sleep(uint32_t ms) { wait_event(system_time() + ms * 1000000ull); }
 void run_vcpu(unsigned long n)
 {
 	struct worker *w = &workers[n];
+	if (w->filling)
+		finish(w);
 	for (;;) {
 		write_some(n);
 		if (w->asked != w->proved) {
@@ -200,6 +221,24 @@ static void beat(void)
 	print(ok ? " proof=OK\n" : " proof=BAD\n");
 }
 
+static char stacks[MAX_VCPUS][STACK_SIZE] __attribute__((aligned(16)));
+
+static void start_vcpu(unsigned int n) { platform_start_vcpu(n, stacks[n] + STACK_SIZE); }
+
+/*
+ * restart_vcpus starts those that are down: before 4.15 the toolstack resets all but the first when it lets a PV guest run on where
+ * it was suspended, but not as cancelled.
+ */
+static void restart_vcpus(void)
+{
+	unsigned int n;
+	for (n = 1; n < vcpus; n++)
+		if (!hypercall(VCPU_OP, VCPUOP_is_up, n, 0, 0)) {
+			workers[n].reads_clock = 0;
+			start_vcpu(n);
+		}
+}
+
 static void suspend(void)
 {
 	uint64_t left = wall_time();
@@ -214,6 +253,7 @@ static void suspend(void)
 	if (cancelled)
 		return;
 	resumed++;
+	restart_vcpus();
 	store_restart();
 	store_watch("control/shutdown");
 }
@@ -246,7 +286,6 @@ static uint32_t option(const char *name, uint32_t value)
 /* start_vcpus starts all vCPUs that there are. */
 static void start_vcpus(void)
 {
-	static char stacks[MAX_VCPUS][STACK_SIZE] __attribute__((aligned(16)));
 	unsigned int n;
 	while (vcpus < MAX_VCPUS && hypercall(VCPU_OP, VCPUOP_is_up, vcpus, 0, 0) >= 0)
 		vcpus++;
@@ -254,7 +293,7 @@ static void start_vcpus(void)
 	for (n = 0; n < vcpus; n++)
 		workers[n].state = n + 1;
 	for (n = 1; n < vcpus; n++)
-		platform_start_vcpu(n, stacks[n] + STACK_SIZE);
+		start_vcpu(n);
 }
 
 void begin(unsigned long info)
