@@ -32,7 +32,7 @@ func (h *Host) SeedGrants(ctx context.Context, id guest.DomID, console, store gu
 	if err == nil {
 		seed(mem, console, store)
 	}
-	err = errors.Join(err, unix.Munmap(mem))
+	err = errors.Join(err, unview(mem))
 	switch e := errnoOf(err); e {
 	case 0:
 		return err

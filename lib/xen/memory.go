@@ -90,7 +90,7 @@ func (h *Host) Map(ctx context.Context, id guest.DomID, gfns []guest.GFN, prot g
 	if err != nil {
 		return nil, err
 	}
-	m := &guest.Mapping{Pages: make([][]byte, len(gfns)), Unmap: func() error { return unix.Munmap(mem) }}
+	m := &guest.Mapping{Pages: make([][]byte, len(gfns)), Unmap: func() error { return unview(mem) }}
 	missing := 0
 	for i, e := range errs {
 		if e == 0 {
@@ -127,7 +127,7 @@ func (h *Host) mapFrames(ctx context.Context, id guest.DomID, frames []uint64, p
 		}
 	}
 	if err != nil {
-		return nil, nil, errors.Join(fail("IOCTL_PRIVCMD_MMAPBATCH_V2", id, err), unix.Munmap(mem))
+		return nil, nil, errors.Join(fail("IOCTL_PRIVCMD_MMAPBATCH_V2", id, err), unview(mem))
 	}
 	return mem, errs, nil
 }
@@ -291,7 +291,7 @@ func (h *Host) M2P(ctx context.Context) (guest.M2P, error) {
 		return nil, fmt.Errorf("map the M2P: %w", err)
 	}
 	if i := slices.IndexFunc(errs, func(e int32) bool { return e != 0 }); i >= 0 {
-		return nil, errors.Join(fmt.Errorf("map the M2P: page %d: %w", i, unix.Errno(-errs[i])), unix.Munmap(mem))
+		return nil, errors.Join(fmt.Errorf("map the M2P: page %d: %w", i, unix.Errno(-errs[i])), unview(mem))
 	}
 	h.m2p.mem, h.m2p.table = mem, guest.M2P(words(mem)[:frames])
 	return h.m2p.table, nil

@@ -50,9 +50,11 @@ type mmapResource struct {
 	addr    uint64
 }
 
-// ioctl is the system call itself: x/sys/unix's own forms drop the positive result. Linux keeps it in 32 bits.
+// ioctl is the system call itself: x/sys/unix's own forms drop the positive result. Linux keeps it in 32 bits. A hypercall
+// does not wait but works. So this, like unview, is one that the runtime does not see: having its monitor take the
+// processor away and fight for it afterwards costs a tenth of a save.
 func ioctl(fd int, request uintptr, arg unsafe.Pointer) (int32, error) {
-	r, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg))
+	r, _, errno := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg))
 	if errno != 0 {
 		return 0, errno
 	}
@@ -137,11 +139,20 @@ func (d *device) view(pages int, prot guest.Prot) ([]byte, error) {
 	if prot == guest.ReadWrite {
 		p |= unix.PROT_WRITE
 	}
-	mem, err := unix.Mmap(d.privcmd, 0, pages*guest.PageSize, p, unix.MAP_SHARED)
+	size := pages * guest.PageSize
+	mem, err := unix.MmapPtr(d.privcmd, 0, nil, uintptr(size), p, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("mmap %d pages of privcmd: %w", pages, err)
 	}
-	return mem, nil
+	return unsafe.Slice((*byte)(mem), size), nil
+}
+
+// unview gives up what view returned.
+func unview(mem []byte) error {
+	if _, _, errno := unix.RawSyscall(unix.SYS_MUNMAP, uintptr(unsafe.Pointer(unsafe.SliceData(mem))), uintptr(len(mem)), 0); errno != 0 {
+		return fmt.Errorf("munmap %d pages of privcmd: %w", len(mem)/guest.PageSize, errno)
+	}
+	return nil
 }
 
 // safe is zeroed memory that Xen itself can read and write: it cannot fault pages in.

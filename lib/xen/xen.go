@@ -107,7 +107,7 @@ func (h *Host) Close() error {
 	h.store.Unlock()
 	h.m2p.Lock()
 	if h.m2p.mem != nil {
-		_ = unix.Munmap(h.m2p.mem)
+		_ = unview(h.m2p.mem)
 		h.m2p.mem, h.m2p.table = nil, nil
 	}
 	h.m2p.Unlock()
