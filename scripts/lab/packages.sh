@@ -3,6 +3,16 @@
 # The folder that $cache names keeps package lists and packages.
 : "${cache:?}"
 
+# suite_of prints the suite whose main section has a release of Xen.
+suite_of() { # RELEASE
+  case $1 in
+    4.14) echo bullseye ;;
+    4.17) echo bookworm ;;
+    4.20) echo trixie ;;
+    *) echo "xenlab: no Debian suite for Xen $1 is known: 4.14, 4.17 and 4.20 are" >&2; return 2 ;;
+  esac
+}
+
 # in_suite runs an apt command for another suite than this machine's, with a state folder of its own.
 in_suite() { # SUITE COMMAND...
   local suite=$1 state=$cache/apt-$1
