@@ -3,6 +3,7 @@ package emulator
 import (
 	"bytes"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -142,5 +143,26 @@ func TestLogAndStatus(t *testing.T) {
 	call(t, c, "cont", nil)
 	if err := c.Call(t.Context(), "query-status", nil, &s); err != nil || !s.Running {
 		t.Error(s, err)
+	}
+}
+
+// TestClientLeaves: one that closes with the greeting unread resets the connection, which must not take the host along.
+func TestClientLeaves(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "s")
+	e, err := Start(name, guest.Spec{UUID: uuid.New()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	for range 50 {
+		c, err := net.Dial("unix", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		one := make([]byte, 1)
+		if _, err := c.Read(one); err != nil { // the rest of the greeting is there, too
+			t.Fatal(err)
+		}
+		_ = c.Close()
 	}
 }

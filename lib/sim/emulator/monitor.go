@@ -69,7 +69,10 @@ func serve(e *Emulator, c *net.UnixConn) {
 func (s *session) Read(p []byte) (int, error) {
 	rights := make([]byte, unix.CmsgSpace(4))
 	n, m, _, _, err := s.conn.ReadMsgUnix(p, rights)
-	if err == nil && n == 0 {
+	switch {
+	case err != nil:
+		return 0, err // n is -1 then, which no reader of a Reader expects
+	case n == 0:
 		return 0, io.EOF
 	}
 	messages, _ := unix.ParseSocketControlMessage(rights[:m])
@@ -80,7 +83,7 @@ func (s *session) Read(p []byte) (int, error) {
 			s.given = append(s.given, os.NewFile(uintptr(fd), "descriptor of a client"))
 		}
 	}
-	return n, err
+	return n, nil
 }
 
 // execute does a command. What it returns is what QEMU returns.
