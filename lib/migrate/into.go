@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xenferry/lib/guest"
-	"xenferry/lib/record"
 	"xenferry/lib/transport"
 	"xenferry/lib/xlstream"
 	"xenferry/lib/xlstream/filter"
@@ -42,7 +41,7 @@ func RestoreInto(ctx context.Context, command string, in *os.File, config []byte
 		if err != nil {
 			return err
 		}
-		h, off, err := readXL(src)
+		h, off, err := filter.ReadXL(src)
 		if err != nil {
 			return err
 		}
@@ -60,16 +59,6 @@ func RestoreInto(ctx context.Context, command string, in *os.File, config []byte
 	}
 	defer context.AfterFunc(ctx, func() { _ = c.Process.Signal(os.Interrupt) })()
 	return ended(command, c.Wait())
-}
-
-// readXL reads xl's header, and returns where the libxl stream behind it begins.
-func readXL(src io.Reader) (*xlstream.XLHeader, uint64, error) {
-	r := record.NewReader(src, record.Lenient, 0, 0, nil)
-	h, err := xlstream.ReadXLHeader(r)
-	if err == nil && !h.StreamV2 {
-		err = r.Wrap(fmt.Errorf("%w: a legacy stream follows, which convert-legacy turns into one of today", record.ErrValue))
-	}
-	return h, r.Offset(), err
 }
 
 // feed runs a toolstack's command on header h and the libxl stream that src goes on with at off, through END and not an octet

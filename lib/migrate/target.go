@@ -17,6 +17,7 @@ import (
 	"xenferry/lib/record"
 	"xenferry/lib/transport"
 	"xenferry/lib/xlstream"
+	"xenferry/lib/xlstream/filter"
 )
 
 // Target is a domain that is restored or received.
@@ -66,7 +67,7 @@ func (t *Target) Read(ctx context.Context, in *os.File) (err error) {
 
 // readHead reads xl's header and returns it, with the configuration that counts, and what domain to make.
 func (t *Target) readHead(src io.Reader) (h *xlstream.XLHeader, spec guest.Spec, off uint64, err error) {
-	if h, off, err = readXL(src); err != nil {
+	if h, off, err = filter.ReadXL(src); err != nil {
 		return h, spec, off, err
 	}
 	t.id = offered(h.Tail)

@@ -15,6 +15,14 @@ import (
 func Pass(src io.Reader, dst io.Writer, off uint64) error {
 	p := passing{record.NewPeeker(src), dst}
 	r := xlstream.NewReader(p, record.Lenient, off)
+	return walk(r, func(xlstream.Type) error { return r.Skip() }, func(off uint64) (xcstream.DomainType, uint64, error) {
+		return passLibxc(p.src, dst, off)
+	})
+}
+
+// walk takes a libxl stream off r: take the body of each record, through END's, and libxc the libxc stream among them, which begins
+// at off; it returns the type of its domain and where it ends.
+func walk(r *xlstream.Reader, take func(xlstream.Type) error, libxc func(off uint64) (xcstream.DomainType, uint64, error)) error {
 	if err := r.Header(); err != nil {
 		return err
 	}
@@ -27,11 +35,11 @@ func Pass(src io.Reader, dst io.Writer, off uint64) error {
 		if err := order.Next(t); err != nil {
 			return r.Wrap(err)
 		}
-		if err := r.Skip(); err != nil || t == xlstream.TypeEnd {
+		if err := take(t); err != nil || t == xlstream.TypeEnd {
 			return err
 		}
 		if order.InLibxc() {
-			domain, end, err := passLibxc(p.src, dst, r.Offset())
+			domain, end, err := libxc(r.Offset())
 			if err != nil {
 				return err
 			}
@@ -39,6 +47,16 @@ func Pass(src io.Reader, dst io.Writer, off uint64) error {
 			r.Passed(end - r.Offset())
 		}
 	}
+}
+
+// ReadXL reads the xl header in front of a libxl stream, and returns it and where that stream begins.
+func ReadXL(src io.Reader) (*xlstream.XLHeader, uint64, error) {
+	r := record.NewReader(src, record.Lenient, 0, 0, nil)
+	h, err := xlstream.ReadXLHeader(r)
+	if err == nil && !h.StreamV2 {
+		err = r.Wrap(fmt.Errorf("%w: a legacy stream follows, which convert-legacy turns into one of today", record.ErrValue))
+	}
+	return h, r.Offset(), err
 }
 
 // passLibxc passes a libxc stream on, up to and including END. off is the offset of its first octet, and end that of the

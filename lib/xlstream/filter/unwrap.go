@@ -74,71 +74,39 @@ func Unwrap(src io.Reader, out Outputs) error {
 	case err != nil:
 		return &record.Error{Record: "stream", Err: err}
 	case layer == LayerXL:
-		if err := u.xl(); err != nil {
+		off, err := u.xl()
+		if err != nil {
 			return err
 		}
-		return u.libxl()
+		return u.libxl(off)
 	case layer == LayerLibxl:
-		return u.libxl()
+		return u.libxl(0)
 	}
-	_, err = u.libxc()
+	_, _, err = u.libxc(0)
 	return err
 }
 
 type unwrapper struct {
 	src *record.Peeker
 	out Outputs
-	off uint64 // of the next octet
 }
 
-// xl takes the xl header.
-func (u *unwrapper) xl() error {
-	r := record.NewReader(u.src, record.Lenient, 0, 0, nil)
-	h, err := xlstream.ReadXLHeader(r)
-	if err != nil {
-		return err
+// xl takes the xl header, and returns where the libxl stream begins.
+func (u *unwrapper) xl() (uint64, error) {
+	h, off, err := ReadXL(u.src)
+	if err != nil || h.Config == nil {
+		return off, err
 	}
-	if !h.StreamV2 {
-		return r.Wrap(fmt.Errorf("%w: a legacy stream follows, which convert-legacy turns into one of today", record.ErrValue))
-	}
-	u.off = r.Offset()
-	if h.Config == nil {
-		return nil
-	}
-	return emit(u.out.Config, "configuration", func(w io.Writer) error {
+	return off, emit(u.out.Config, "configuration", func(w io.Writer) error {
 		_, err := w.Write(h.Config)
 		return err
 	})
 }
 
 // libxl takes a libxl stream with the libxc stream in it.
-func (u *unwrapper) libxl() error {
-	r := xlstream.NewReader(u.src, record.Lenient, u.off)
-	if err := r.Header(); err != nil {
-		return err
-	}
-	order := xlstream.NewOrder(record.Lenient, false)
-	for {
-		t, _, err := r.Next()
-		if err != nil {
-			return err
-		}
-		if err := order.Next(t); err != nil {
-			return r.Wrap(err)
-		}
-		if err := u.libxlRecord(r, t); err != nil || t == xlstream.TypeEnd {
-			return err
-		}
-		if order.InLibxc() {
-			u.off = r.Offset()
-			domain, err := u.libxc()
-			if err != nil {
-				return err
-			}
-			order.LibxcEnd(domain == xcstream.DomainHVM)
-			r.Passed(u.off - r.Offset())
-		}
-	}
+func (u *unwrapper) libxl(off uint64) error {
+	r := xlstream.NewReader(u.src, record.Lenient, off)
+	return walk(r, func(t xlstream.Type) error { return u.libxlRecord(r, t) }, u.libxc)
 }
 
 // libxlRecord takes the body of a libxl record and emits what it is of use for.
@@ -169,9 +137,8 @@ func (u *unwrapper) libxlRecord(r *xlstream.Reader, t xlstream.Type) error {
 }
 
 // libxc passes the libxc stream on.
-func (u *unwrapper) libxc() (domain xcstream.DomainType, err error) {
-	domain, u.off, err = passLibxc(u.src, u.out.Image, u.off)
-	return domain, err
+func (u *unwrapper) libxc(off uint64) (domain xcstream.DomainType, end uint64, err error) {
+	return passLibxc(u.src, u.out.Image, off)
 }
 
 // emit has write fill what open opens. A nil open is none asked for.
