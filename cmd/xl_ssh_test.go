@@ -4,32 +4,22 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"xenferry/lib/testkit"
 )
 
 // sshTo starts a real sshd on loopback, which lets in one key that lives as long as the test, and puts an ssh in PATH that
 // comes to it with what a user has in ~/.ssh/config. What sshd starts has variables as its environment says.
 func sshTo(t *testing.T, variables ...string) (server *process) {
 	t.Helper()
-	const sshd = "/usr/sbin/sshd" // it wants to be called by its whole name
-	ssh := ""
-	for _, need := range []struct{ command, pkg string }{{sshd, "openssh-server"}, {"ssh", "openssh-client"}} {
-		path, err := exec.LookPath(need.command)
-		switch {
-		case err == nil:
-			ssh = path
-		case os.Getenv("XENFERRY_CI") != "":
-			t.Fatalf("%s is missing: install the package %s", need.command, need.pkg)
-		default:
-			t.Skipf("no %s: install the package %s", need.command, need.pkg)
-		}
-	}
+	sshd := testkit.Command(t, "/usr/sbin/sshd", "openssh-server") // it wants to be called by its whole name
+	ssh := testkit.Command(t, "ssh", "openssh-client")
 	if os.Getuid() == 0 { // where its privileges are separated; at home in a folder that a container has not got
 		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 			t.Fatal(err)
@@ -159,19 +149,19 @@ func TestXLSSHScripts(t *testing.T) {
 		run(t, "xc-sim", "destroy", "--host", a.spec, "g")
 	}
 
-	if _, err := exec.LookPath("parallel"); err != nil {
-		t.Skip("xc-evacuate needs GNU parallel: install the package parallel")
-	}
-	for name, memory := range map[string]string{"small": "8M", "big": "24M", "mid": "16M"} {
-		a.create(t, "--name", name, "--kind", "pvh", "--memory", memory, "--workload", "uniform:2000")
-	}
-	out, said, status := try(t, "../scripts/xc-evacuate", "--from", a.spec, "--jobs", "2", "127.0.0.1")
-	if want := "big\t127.0.0.1\nmid\t127.0.0.1\nsmall\t127.0.0.1\n"; status != 0 || out != want {
-		t.Errorf("exit status %d, printed %q, want %q\n%s", status, out, want, said)
-	}
-	for _, name := range []string{"small", "big", "mid"} {
-		if err := b.check(t, name); err != nil {
-			t.Error(err)
+	t.Run("evacuate", func(t *testing.T) {
+		testkit.Command(t, "parallel", "parallel")
+		for name, memory := range map[string]string{"small": "8M", "big": "24M", "mid": "16M"} {
+			a.create(t, "--name", name, "--kind", "pvh", "--memory", memory, "--workload", "uniform:2000")
 		}
-	}
+		out, said, status := try(t, "../scripts/xc-evacuate", "--from", a.spec, "--jobs", "2", "127.0.0.1")
+		if want := "big\t127.0.0.1\nmid\t127.0.0.1\nsmall\t127.0.0.1\n"; status != 0 || out != want {
+			t.Errorf("exit status %d, printed %q, want %q\n%s", status, out, want, said)
+		}
+		for _, name := range []string{"small", "big", "mid"} {
+			if err := b.check(t, name); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,8 +18,11 @@ func TestRelaxTimers(t *testing.T) {
 	}
 	for _, task := range tasks {
 		got, err := os.ReadFile("/proc/" + filepath.Base(task) + "/timerslack_ns")
+		if errors.Is(err, fs.ErrPermission) && os.Getuid() != 0 {
+			t.Skip("only root may do that to other threads than the caller")
+		}
 		if err != nil {
-			t.Skipf("thread %s: %v", task, err)
+			t.Errorf("thread %s: %v", task, err)
 		}
 		if strings.TrimSpace(string(got)) != timerSlack {
 			t.Errorf("thread %s has a slack of %s ns", task, got)

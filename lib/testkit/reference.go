@@ -29,3 +29,18 @@ func ReferenceScript(t testing.TB, name string) (script, pythonPath string) {
 	t.Skipf(missing, name)
 	return "", ""
 }
+
+// Command is the path of a command that a test needs, from a package of Debian. Without it the test is skipped, or fails where
+// XENFERRY_CI is set.
+func Command(t testing.TB, name, pkg string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err == nil {
+		return path
+	}
+	if os.Getenv("XENFERRY_CI") != "" {
+		t.Fatalf("%s is missing: install the package %s", name, pkg)
+	}
+	t.Skipf("%s is missing: install the package %s", name, pkg)
+	return ""
+}
