@@ -69,7 +69,6 @@ type Env struct {
 // Main runs a command and exits with its status. doc is the command's doc.go, whose comment is its usage. run gets a
 // context that SIGINT, SIGTERM or SIGHUP cancel; a broken pipe is an error where it is written to, not a signal.
 func Main(doc string, run func(ctx context.Context, env *Env) error) {
-	relaxTimers()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)

@@ -56,6 +56,7 @@ func Open(_ context.Context, log zerolog.Logger) (*Host, error) {
 		_ = h.Close()
 		return nil, fmt.Errorf("open Xen: %w", err)
 	}
+	relaxTimers()
 	log.Debug().Stringer("release", h.release).Str("domctl", fmt.Sprintf("%#x", h.l.domctl)).
 		Str("sysctl", fmt.Sprintf("%#x", h.sysctl)).Bool("hypercall-device", dev.buffers >= 0).Msg("Xen opened")
 	return h, nil
