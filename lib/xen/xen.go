@@ -45,7 +45,8 @@ type ports struct{ store, console uint32 }
 // ErrUnknown is matched when the hypervisor's release speaks an interface that is not known here.
 var ErrUnknown = errors.New("this release of Xen is not supported")
 
-// Open opens the Xen under this control domain, and finds out what it speaks. It changes nothing there.
+// Open opens the Xen under this control domain, and finds out what it speaks. It changes nothing there. This process has late timers
+// from then on.
 func Open(_ context.Context, log zerolog.Logger) (*Host, error) {
 	dev, err := openDevice()
 	if err != nil {
