@@ -20,6 +20,8 @@ type Mapping struct {
 	Errs []error
 	// Unmap gives the mapping back. Its maker sets it; nil where there is nothing to do.
 	Unmap func() error
+	// Put is Unmap for who is in no hurry: see Leave. Nil where that makes no difference.
+	Put func() error
 }
 
 // Close gives the mapping back; the pages must not be touched afterwards. Closing twice is harmless.
@@ -28,8 +30,18 @@ func (m *Mapping) Close() error {
 		return nil
 	}
 	unmap := m.Unmap
-	m.Unmap, m.Pages = nil, nil
+	m.Unmap, m.Put, m.Pages = nil, nil, nil
 	return unmap()
+}
+
+// Leave is Close for a domain that stays paused or suspended as long as this process lasts. The host may keep the frames
+// until the process ends, where that is cheaper, or until it is told to have the domain run on or gone.
+func (m *Mapping) Leave() error {
+	if m == nil || m.Put == nil {
+		return m.Close()
+	}
+	m.Unmap = m.Put
+	return m.Close()
 }
 
 // Err is the first of Errs with the index of its frame, or nil when every frame is mapped.

@@ -20,11 +20,13 @@ type pipeline struct {
 	ended chan struct{} // closed when the writer has stopped
 	err   error         // the writer's, once ended is closed
 	pfns  []guest.PFN
+	still bool // the guest stays suspended as long as this process lasts
 }
 
 // job is what the writer does next: either a batch or a function.
 type job struct {
 	batch    Batch
+	still    bool // as the pipeline's
 	progress Progress // what writing it adds to the round's
 	write    func(*xcstream.Writer) error
 	done     chan *job // where it goes when written
@@ -54,14 +56,24 @@ func (p *pipeline) run(ctx context.Context, w *xcstream.Writer) {
 		}
 		if j.write != nil {
 			p.err = j.write(w)
-		} else if p.err = w.PageData(j.batch.Entries, j.batch.Pages); p.err == nil {
-			p.err = j.batch.Close()
+		} else {
+			p.err = j.writeBatch(w)
 		}
 		if p.err != nil {
 			return
 		}
 		j.done <- j
 	}
+}
+
+func (j *job) writeBatch(w *xcstream.Writer) error {
+	if err := w.PageData(j.batch.Entries, j.batch.Pages); err != nil {
+		return err
+	}
+	if j.still {
+		return j.batch.Leave()
+	}
+	return j.batch.Close()
 }
 
 // give hands j to the writer.
@@ -146,6 +158,7 @@ func (p *pipeline) pages(ctx context.Context, set guest.Bitmap, sent func(Progre
 		}
 		j := free[len(free)-1]
 		free = free[:len(free)-1]
+		j.still = p.still
 		if err := j.load(ctx, p.g, p.pfns, back); err != nil {
 			return nil, err
 		}

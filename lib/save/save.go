@@ -203,6 +203,7 @@ func (s *saver) rest(ctx context.Context) error {
 		return err
 	}
 	s.obs.Suspended(time.Since(asked))
+	s.w.still = s.opt.Checkpoints == nil
 	records, also, err := s.g.Suspended(ctx)
 	if err != nil {
 		return err

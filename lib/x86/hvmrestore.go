@@ -89,9 +89,9 @@ func (r *HVMRestore) dataGFNs(entries []xcstream.PageEntry) {
 	}
 }
 
-// Placed gives the pages back.
+// Placed gives the pages back. The domain is paused until this process is done with it.
 func (r *HVMRestore) Placed(_ context.Context, _ []xcstream.PageEntry, b *xcstream.Batch) error {
-	return b.Close()
+	return b.Leave()
 }
 
 // Compare hands out buffers.

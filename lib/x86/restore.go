@@ -84,7 +84,7 @@ func withPages(m *guest.Mapping, f func(pages [][]byte) error) error {
 
 // place maps the frames in r.gfns as the pages of b.
 func (r *restoring) place(ctx context.Context, b *xcstream.Batch) error {
-	b.Pages, b.Release = b.Pages[:0], nil
+	b.Pages, b.Mapping = b.Pages[:0], nil
 	if len(r.gfns) == 0 {
 		return nil
 	}
@@ -92,7 +92,7 @@ func (r *restoring) place(ctx context.Context, b *xcstream.Batch) error {
 	if err != nil {
 		return err
 	}
-	b.Pages, b.Release = append(b.Pages, m.Pages...), m.Close
+	b.Pages, b.Mapping = append(b.Pages, m.Pages...), m
 	return nil
 }
 
@@ -107,7 +107,7 @@ func buffers(entries []xcstream.PageEntry, b *xcstream.Batch) {
 	if need := pages * guest.PageSize; len(b.Scratch) < need {
 		b.Scratch = make([]byte, need)
 	}
-	b.Pages, b.Release = b.Pages[:0], nil
+	b.Pages, b.Mapping = b.Pages[:0], nil
 	for i := range pages {
 		b.Pages = append(b.Pages, b.Scratch[i*guest.PageSize:][:guest.PageSize])
 	}

@@ -174,7 +174,7 @@ func (s *saving) load(ctx context.Context, pfns []guest.PFN, b *xcstream.Batch, 
 	} else if err := guest.Access(func() error { return s.fill(pfns, b, mapping, space) }); err != nil {
 		return errors.Join(err, mapping.Close())
 	}
-	b.Release = mapping.Close
+	b.Mapping = mapping
 	return nil
 }
 

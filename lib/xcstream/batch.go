@@ -13,17 +13,24 @@ type Batch struct {
 	Deferred []guest.PFN
 	// Scratch is memory that a guest type may use for copies of pages; it stays with the Batch.
 	Scratch []byte
-	// Release ends the use of Pages. Nil where nothing has to be done.
-	Release func() error
+	// Mapping is what Pages are of. Nil where they are in memory of our own.
+	Mapping *guest.Mapping
 }
 
 // Close gives the batch's pages back.
 func (b *Batch) Close() error {
-	b.Pages = b.Pages[:0]
-	if b.Release == nil {
-		return nil
-	}
-	release := b.Release
-	b.Release = nil
-	return release()
+	m := b.drop()
+	return m.Close()
+}
+
+// Leave is Close as guest.Mapping.Leave is.
+func (b *Batch) Leave() error {
+	m := b.drop()
+	return m.Leave()
+}
+
+func (b *Batch) drop() *guest.Mapping {
+	m := b.Mapping
+	b.Pages, b.Mapping = b.Pages[:0], nil
+	return m
 }

@@ -25,6 +25,9 @@ func (h *Host) Destroy(ctx context.Context, id guest.DomID) error {
 	if err != nil {
 		return err
 	}
+	if err := h.kept.drop(id); err != nil {
+		return err
+	}
 	c, err := h.xenstore(ctx)
 	if err != nil { // then nobody knew of the domain but Xen
 		return h.end(ctx, id)

@@ -213,6 +213,9 @@ func (h *Host) Pause(_ context.Context, id guest.DomID) error { return h.order(p
 
 // Unpause takes one pause away.
 func (h *Host) Unpause(_ context.Context, id guest.DomID) error {
+	if err := h.kept.drop(id); err != nil {
+		return err
+	}
 	return h.order(unpauseDomain, id, nil)
 }
 

@@ -82,17 +82,25 @@ func (h *Host) Map(ctx context.Context, id guest.DomID, gfns []guest.GFN, prot g
 	if len(gfns) == 0 {
 		return &guest.Mapping{}, nil
 	}
-	frames := make([]uint64, len(gfns))
-	for i, g := range gfns {
-		frames[i] = min(uint64(g), maxFrame)
+	s := h.scratch.Get().(*mapScratch)
+	s.frames = slices.Grow(s.frames[:0], len(gfns))
+	for _, g := range gfns {
+		s.frames = append(s.frames, min(uint64(g), maxFrame))
 	}
-	mem, errs, err := h.mapFrames(ctx, id, frames, prot)
+	s.errs = slices.Grow(s.errs[:0], len(gfns))[:len(gfns)]
+	mem, err := h.mapFrames(ctx, id, s.frames, s.errs, prot)
 	if err != nil {
 		return nil, err
 	}
-	m := &guest.Mapping{Pages: make([][]byte, len(gfns)), Unmap: func() error { return unview(mem) }}
+	s.pages = slices.Grow(s.pages[:0], len(gfns))[:len(gfns)]
+	m := &guest.Mapping{
+		Pages: s.pages,
+		Unmap: func() error { h.scratch.Put(s); return unview(mem) },
+		Put:   func() error { h.scratch.Put(s); return h.kept.add(id, mem) },
+	}
 	missing := 0
-	for i, e := range errs {
+	for i, e := range s.errs {
+		m.Pages[i] = nil
 		if e == 0 {
 			m.Pages[i] = mem[i*guest.PageSize:][:guest.PageSize:guest.PageSize]
 			continue
@@ -111,12 +119,19 @@ func (h *Host) Map(ctx context.Context, id guest.DomID, gfns []guest.GFN, prot g
 	return m, nil
 }
 
-// mapFrames maps frames, some of which may fail: errs says which.
-func (h *Host) mapFrames(ctx context.Context, id guest.DomID, frames []uint64, prot guest.Prot) (mem []byte, errs []int32, err error) {
-	if mem, err = h.dev.view(len(frames), prot); err != nil {
-		return nil, nil, fail("IOCTL_PRIVCMD_MMAPBATCH_V2", id, err)
+// mapScratch is the memory of a Map: a save makes as many as it sends batches, and fresh memory takes a fault a page.
+type mapScratch struct {
+	frames []uint64
+	errs   []int32
+	pages  [][]byte
+}
+
+// mapFrames maps frames, some of which may fail: errs, as long as frames, says which.
+func (h *Host) mapFrames(ctx context.Context, id guest.DomID, frames []uint64, errs []int32, prot guest.Prot) ([]byte, error) {
+	mem, err := h.dev.view(len(frames), prot)
+	if err != nil {
+		return nil, fail("IOCTL_PRIVCMD_MMAPBATCH_V2", id, err)
 	}
-	errs = make([]int32, len(frames))
 	err = h.dev.mapBatch(id, mem, frames, errs)
 	for errors.Is(err, unix.ENOENT) { // some are paged out, and on their way back now
 		select {
@@ -127,9 +142,9 @@ func (h *Host) mapFrames(ctx context.Context, id guest.DomID, frames []uint64, p
 		}
 	}
 	if err != nil {
-		return nil, nil, errors.Join(fail("IOCTL_PRIVCMD_MMAPBATCH_V2", id, err), unview(mem))
+		return nil, errors.Join(fail("IOCTL_PRIVCMD_MMAPBATCH_V2", id, err), unview(mem))
 	}
-	return mem, errs, nil
+	return mem, nil
 }
 
 // mapPaged maps what was paged out once more. Linux takes only holes of a mapping, hence each run by itself.
@@ -286,7 +301,8 @@ func (h *Host) M2P(ctx context.Context) (guest.M2P, error) {
 			all = append(all, first+i)
 		}
 	}
-	mem, errs, err := h.mapFrames(ctx, domXen, all, guest.ReadOnly)
+	errs := make([]int32, len(all))
+	mem, err := h.mapFrames(ctx, domXen, all, errs, guest.ReadOnly)
 	if err != nil {
 		return nil, fmt.Errorf("map the M2P: %w", err)
 	}

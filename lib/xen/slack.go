@@ -2,7 +2,8 @@ package xen
 
 import (
 	"os"
-	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // timerSlack is how late a timer may be, in ns.
@@ -14,8 +15,12 @@ const timerSlack = "4000000"
 // for milliseconds at least, but for frames that a pager brings back, which take that long, too. Threads to come inherit it from
 // those that there are; where it is not allowed, all is only slower.
 func relaxTimers() {
-	tasks, _ := filepath.Glob("/proc/self/task/*")
+	tasks, _ := os.ReadDir("/proc/self/task")
 	for _, t := range tasks {
-		_ = os.WriteFile("/proc/"+filepath.Base(t)+"/timerslack_ns", []byte(timerSlack), 0)
+		// Not os.WriteFile: the runtime would ask to be told of each file's events.
+		if fd, err := unix.Open("/proc/"+t.Name()+"/timerslack_ns", unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
+			_, _ = unix.Write(fd, []byte(timerSlack))
+			_ = unix.Close(fd)
+		}
 	}
 }

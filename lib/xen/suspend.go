@@ -197,6 +197,9 @@ func (h *Host) Resume(ctx context.Context, id guest.DomID) error {
 	case !i.Suspended():
 		return fmt.Errorf("resume domain %d: it is not suspended", id)
 	}
+	if err := h.kept.drop(id); err != nil {
+		return err
+	}
 	asked, err := h.hearsXenstore(ctx, i)
 	if err != nil {
 		return err

@@ -24,6 +24,8 @@ type Host struct {
 	l       layout
 	sysctl  uint32
 	log     zerolog.Logger
+	scratch sync.Pool // of *mapScratch
+	kept    kept
 
 	m2p struct {
 		sync.Mutex
@@ -53,6 +55,7 @@ func Open(_ context.Context, log zerolog.Logger) (*Host, error) {
 		return nil, fmt.Errorf("open Xen: %w (this takes root in Xen's control domain)", err)
 	}
 	h := &Host{dev: dev, memory: arenas{dev: dev}, log: log, logging: map[guest.DomID]bool{}, ports: map[guest.DomID]ports{}}
+	h.scratch.New = func() any { return new(mapScratch) }
 	if err := h.identify(); err != nil {
 		_ = h.Close()
 		return nil, fmt.Errorf("open Xen: %w", err)
@@ -99,7 +102,8 @@ func (h *Host) identifySysctl() error {
 // Release is the hypervisor's release.
 func (h *Host) Release() guest.Release { return h.release }
 
-// Close lets go of the host. Mappings must be closed before; domains stay as they are.
+// Close lets go of the host. Mappings must be closed before; domains stay as they are. The M2P stays mapped until the process
+// ends, as what is kept does.
 func (h *Host) Close() error {
 	h.store.Lock()
 	if h.store.conn != nil {
@@ -107,12 +111,6 @@ func (h *Host) Close() error {
 		h.store.conn = nil
 	}
 	h.store.Unlock()
-	h.m2p.Lock()
-	if h.m2p.mem != nil {
-		_ = unview(h.m2p.mem)
-		h.m2p.mem, h.m2p.table = nil, nil
-	}
-	h.m2p.Unlock()
 	h.memory.close()
 	return h.dev.close()
 }
