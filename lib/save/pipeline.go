@@ -26,7 +26,7 @@ type pipeline struct {
 // job is what the writer does next: either a batch or a function.
 type job struct {
 	batch    Batch
-	still    bool // as the pipeline's
+	still    bool     // as the pipeline's
 	progress Progress // what writing it adds to the round's
 	write    func(*xcstream.Writer) error
 	done     chan *job // where it goes when written
