@@ -14,6 +14,9 @@ const maxKept = 8 << 30 / guest.PageSize
 // each page that is unmapped, a fifth of what a save takes, but not when a process ends: Linux then first makes its page
 // tables ordinary memory.
 type kept struct {
+	most  int // pages
+	unmap func(mem []byte) error
+
 	mu    sync.Mutex
 	pages int
 	of    map[guest.DomID][][]byte
@@ -24,11 +27,8 @@ func (k *kept) add(id guest.DomID, mem []byte) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	pages := len(mem) / guest.PageSize
-	if k.pages+pages > maxKept {
-		return unview(mem)
-	}
-	if k.of == nil {
-		k.of = map[guest.DomID][][]byte{}
+	if k.pages+pages > k.most {
+		return k.unmap(mem)
 	}
 	k.of[id] = append(k.of[id], mem)
 	k.pages += pages
@@ -42,7 +42,7 @@ func (k *kept) drop(id guest.DomID) error {
 	var err error
 	for _, mem := range k.of[id] {
 		k.pages -= len(mem) / guest.PageSize
-		err = errors.Join(err, unview(mem))
+		err = errors.Join(err, k.unmap(mem))
 	}
 	delete(k.of, id)
 	return err

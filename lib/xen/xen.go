@@ -55,6 +55,7 @@ func Open(_ context.Context, log zerolog.Logger) (*Host, error) {
 		return nil, fmt.Errorf("open Xen: %w (this takes root in Xen's control domain)", err)
 	}
 	h := &Host{dev: dev, memory: arenas{dev: dev}, log: log, logging: map[guest.DomID]bool{}, ports: map[guest.DomID]ports{}}
+	h.kept = kept{most: maxKept, unmap: unview, of: map[guest.DomID][][]byte{}}
 	h.scratch.New = func() any { return new(mapScratch) }
 	if err := h.identify(); err != nil {
 		_ = h.Close()
