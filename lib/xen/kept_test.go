@@ -10,41 +10,27 @@ import (
 // TestKept: what is kept of a domain goes when that domain shall run, and what would be too much goes at once.
 func TestKept(t *testing.T) {
 	var gone []int
-	k := kept{most: 10, of: map[guest.DomID][][]byte{}, unmap: func(mem []byte) error {
-		gone = append(gone, len(mem)/guest.PageSize)
+	k := kept{most: 3, of: map[guest.DomID][][]byte{}, unmap: func(mem []byte) error {
+		gone = append(gone, len(mem))
 		return nil
 	}}
-	want := func(what string, pages int, lengths ...int) {
+	try := func(what string, do func() error, lengths ...int) {
 		t.Helper()
-		if !slices.Equal(gone, lengths) || k.pages != pages {
-			t.Errorf("%s: mappings of %v pages are gone, want %v; %d pages are kept, want %d", what, gone, lengths, k.pages, pages)
-		}
 		gone = nil
-	}
-	add := func(id guest.DomID, pages int) {
-		t.Helper()
-		if err := k.add(id, make([]byte, pages*guest.PageSize)); err != nil {
-			t.Error(err)
+		if err := do(); err != nil || !slices.Equal(gone, lengths) {
+			t.Errorf("%s: %v, and mappings of %v octets are gone, want %v", what, err, gone, lengths)
 		}
 	}
-	drop := func(id guest.DomID) {
-		t.Helper()
-		if err := k.drop(id); err != nil {
-			t.Error(err)
-		}
+	add := func(id guest.DomID, octets int) func() error {
+		return func() error { return k.add(id, make([]byte, octets)) }
 	}
-	add(1, 2)
-	add(1, 5)
-	add(2, 1)
-	want("as much as may be", 8)
-	add(1, 3)
-	want("more than may be", 8, 3)
-	add(2, 2)
-	want("just as much as may be", 10)
-	drop(1)
-	want("domain 1 shall run", 3, 2, 5)
-	drop(1)
-	want("again", 3)
-	drop(2)
-	want("domain 2 shall run", 0, 1, 2)
+	drop := func(id guest.DomID) func() error { return func() error { return k.drop(id) } }
+	try("the first", add(1, 10))
+	try("the second", add(1, 11))
+	try("the last that may be", add(2, 20))
+	try("one more", add(1, 12), 12)
+	try("domain 1 shall run", drop(1), 10, 11)
+	try("again", drop(1))
+	try("there is room", add(2, 21))
+	try("domain 2 shall run", drop(2), 20, 21)
 }
