@@ -305,6 +305,11 @@ func mapping(s *suite) {
 				s.Fatalf("%v: page %d does not hold what was written to it", kind, i)
 			}
 		}
+		s.ok(m.Leave())
 		s.ok(m.Close())
+		s.ok(s.Destroy(s.ctx, id)) // a domain with a page that is still mapped stays
+		if i, err := s.Info(s.ctx, id); !errors.Is(err, fs.ErrNotExist) {
+			s.Errorf("%v: destroyed with a mapping that was left: %+v, %v", kind, i, err)
+		}
 	}
 }
