@@ -5,12 +5,12 @@ package migrate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"xenferry/lib/emulator"
 	"xenferry/lib/guard"
 	"xenferry/lib/guest"
 	"xenferry/lib/host"
@@ -37,18 +37,14 @@ type Side struct {
 func Resume(ctx context.Context, h host.Host, d guest.Info) error {
 	at("resume")
 	defer at("resumed")
-	var err error
-	if e := OpenEmulator(h, d); e != nil {
-		err = e.Cont(ctx)
-	}
-	return errors.Join(err, guard.Resume(ctx, h, d.ID))
+	return emulator.Resume(ctx, h, d)
 }
 
 // Unpause lets a new domain run, its devices first.
 func Unpause(ctx context.Context, h host.Host, d guest.Info) error {
 	at("unpause")
 	defer at("unpaused")
-	if e := OpenEmulator(h, d); e != nil {
+	if e := emulator.Open(h, d); e != nil {
 		if err := e.Cont(ctx); err != nil {
 			return err
 		}
@@ -56,8 +52,8 @@ func Unpause(ctx context.Context, h host.Host, d guest.Info) error {
 	return h.Unpause(ctx, d.ID)
 }
 
-// Undo is what a guardian of this package's side does: guard.Undo, and the emulator's part of it. What the journal has
-// last outweighs what the guardian was told, so that the two never part.
+// Undo is what a guardian of this package's side does: emulator.Undo. What the journal has last outweighs what the guardian
+// was told, so that the two never part.
 func Undo(ctx context.Context, h host.Host, log zerolog.Logger, s guard.State) error {
 	if r, ok := lastRecord(s.Journal); ok {
 		switch r.Step {
@@ -68,22 +64,7 @@ func Undo(ctx context.Context, h host.Host, log zerolog.Logger, s guard.State) e
 			s = guard.State{Domain: s.Domain, UUID: s.UUID, Unpause: !r.Paused}
 		}
 	}
-	if !s.StopLog && !s.Resume && !s.Unpause {
-		return guard.Undo(ctx, h, log, s)
-	}
-	info, err := h.Info(ctx, s.Domain)
-	if err != nil || info.UUID != s.UUID {
-		return guard.Undo(ctx, h, log, s) // which says so
-	}
-	if emulator := OpenEmulator(h, info); emulator != nil {
-		if s.StopLog {
-			err = emulator.SetDirtyLog(ctx, false)
-		}
-		if s.Resume || s.Unpause {
-			err = errors.Join(err, emulator.Cont(ctx))
-		}
-	}
-	return errors.Join(err, guard.Undo(ctx, h, log, s))
+	return emulator.Undo(ctx, h, log, s)
 }
 
 // renamer is a host that can give a domain another name.

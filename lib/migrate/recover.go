@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"xenferry/lib/emulator"
 	"xenferry/lib/guest"
 )
 
@@ -205,7 +206,7 @@ func (s *Side) runHere(ctx context.Context, r Record, d *guest.Info) (err error)
 		return fmt.Errorf("domain %v was not given to %s, and is no longer here", r.UUID, r.Peer)
 	}
 	err = s.Host.SetLogDirty(ctx, d.ID, false) // on Xen only who began a log can tell that it is on
-	if e := OpenEmulator(s.Host, *d); e != nil {
+	if e := emulator.Open(s.Host, *d); e != nil {
 		err = errors.Join(err, e.SetDirtyLog(ctx, false))
 	}
 	if d.Suspended() {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"xenferry/lib/emulator"
 	"xenferry/lib/guard"
 	"xenferry/lib/guest"
 	"xenferry/lib/helper"
@@ -31,7 +32,7 @@ type Source struct {
 	// Orphan, once a Send has failed and the domain runs here, is the record of a hand-over whose target may hold a copy; else nil.
 	Orphan *Record
 
-	emulator  Emulator
+	emulator  emulator.Emulator
 	state     *os.File // the emulator's, once it is saved
 	suspended bool     // or about to be
 	held      bool     // by a target that waits to be told whose it is
@@ -68,7 +69,7 @@ func (s *Source) Write(ctx context.Context, out *os.File, commit func() error) (
 	if err := s.accept(); err != nil {
 		return err
 	}
-	s.emulator = OpenEmulator(s.Host, s.Domain)
+	s.emulator = emulator.Open(s.Host, s.Domain)
 	defer func() {
 		if s.state != nil {
 			_ = s.state.Close()

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
+	"xenferry/lib/emulator"
 	"xenferry/lib/guard"
 	"xenferry/lib/guest"
 	"xenferry/lib/helper"
@@ -82,7 +83,7 @@ func (t *Target) readHead(src io.Reader) (h *xlstream.XLHeader, spec guest.Spec,
 	if spec, err = SpecOf(h.Config); err != nil {
 		return h, spec, off, err
 	}
-	if _, ok := t.Host.(deviceHost); !ok && t.Into == "" {
+	if !emulator.StartedBy(t.Host) && t.Into == "" {
 		if err := withoutDevices(h.Config); err != nil {
 			return h, spec, off, err
 		}
@@ -201,7 +202,7 @@ func (t *Target) create(ctx context.Context, spec guest.Spec) error {
 	if t.Domain, err = t.Host.Info(ctx, id); err != nil {
 		return err
 	}
-	if e := OpenEmulator(t.Host, t.Domain); e != nil {
+	if e := emulator.Open(t.Host, t.Domain); e != nil {
 		return e.Stop(ctx)
 	}
 	return nil
@@ -224,7 +225,7 @@ func (t *Target) answer(_ context.Context, m *helper.Message) (int32, error) {
 
 // loadEmulator takes an EMULATOR_CONTEXT to the emulator.
 func (t *Target) loadEmulator(ctx context.Context, r *xlstream.Reader) error {
-	e := OpenEmulator(t.Host, t.Domain)
+	e := emulator.Open(t.Host, t.Domain)
 	if _, err := r.EmulatorContext(); err != nil {
 		return err
 	}
@@ -252,7 +253,7 @@ func (t *Target) loadKeys(ctx context.Context, r *xlstream.Reader) error {
 	if err := r.Decode(&d); err != nil {
 		return err
 	}
-	e := OpenEmulator(t.Host, t.Domain)
+	e := emulator.Open(t.Host, t.Domain)
 	if e == nil {
 		return nil
 	}
