@@ -180,6 +180,9 @@ func TestXLSendToXL(t *testing.T) {
 			if err := a.check(t, "g"); err != nil {
 				t.Errorf("%v\n%s", err, said)
 			}
+			if !a.emulates(t, a.domain(t, "g").ID) {
+				t.Errorf("the guest runs, and its emulator does not\n%s", said)
+			}
 			run(t, "xc-sim", "destroy", "--host", a.spec, "g")
 		})
 	}

@@ -21,7 +21,7 @@
 //	--debug-verify       send all pages again at the end, for the target to compare (VERIFY)
 //	--stats FILE|fd:N    statistics, a JSON object a line
 //	--suspend-timeout D  how long the guest may take to suspend (60s)
-//	--resume             let a domain run on that was left suspended
+//	--resume             let a domain run on that was left suspended, and its emulator; one that is paused stays so
 //	--destroy            destroy a domain that was left suspended
 //
 // Before the image is complete every failure, signal or full disk leaves the guest running as before. From the instant
