@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"xenferry/lib/guest"
 )
 
 // busy is the guest of the tests that kill: small, so that there are many moments in its migration, and never at rest.
@@ -118,6 +120,9 @@ func judge(t *testing.T, a, b *simHost, said string) string {
 	}
 	if err := a.check(t, "g"); err != nil {
 		t.Errorf("on the source: %v\n%s", err, said)
+	}
+	if source.Kind == guest.HVM && (a.devices(t, source.ID).Log || !a.emulates(t, source.ID)) {
+		t.Errorf("on the source the emulator logs, or stands still\n%s", said)
 	}
 	return outcome
 }

@@ -29,6 +29,10 @@
 // and whoever knows the other end's exit status decides by --resume or --destroy. With --ack that instant is the one
 // before GO. A second process watches: it lets the guest run on if xc-save is killed too early.
 //
+// An HVM domain's emulator (QEMU) writes to its memory, too: it logs what it writes while the guest is copied live, and is
+// stopped once the guest is suspended, until that runs on. One that cannot be told so is refused. Its own state is not in the
+// stream: xl-stream save writes that, too.
+//
 // One process at a time works on a domain: it holds a lock, domain-ID.lock in /run/xenferry or beside the simulated host's
 // socket, and so does its guardian. Others are refused, and told which process has it.
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"xenferry/lib/cli"
+	"xenferry/lib/emulator"
 	"xenferry/lib/guard"
 	"xenferry/lib/host"
 )
@@ -18,6 +19,9 @@ func Watch(ctx context.Context, env *cli.Env) error {
 		return fmt.Errorf("guardian: %w", err)
 	}
 	return guard.Watch(ctx, func(ctx context.Context, s guard.State) error {
+		if s.Emulator {
+			return errors.Join(emulator.Undo(ctx, h, env.Log, s), h.Close())
+		}
 		return errors.Join(guard.Undo(ctx, h, env.Log, s), h.Close())
 	})
 }

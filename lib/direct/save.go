@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"xenferry/lib/emulator"
 	"xenferry/lib/guard"
 	"xenferry/lib/guest"
 	"xenferry/lib/handover"
@@ -55,7 +56,8 @@ type saving struct {
 	guard Guardian
 	meter *progress.Meter
 
-	state     guard.State // what the guardian was told last
+	emulator  emulator.Emulator // nil where there is none
+	state     guard.State       // what the guardian was told last
 	committed bool
 }
 
@@ -100,11 +102,27 @@ func (s *saving) accept(ctx context.Context) error {
 	if s.d.Kind.PV() {
 		return nil
 	}
-	nested, err := x86.Nested(ctx, s.h, s.d.ID)
-	if err == nil && nested {
-		err = fmt.Errorf("domain %d may run virtual machines of its own (nestedhvm), whose state cannot be saved", s.d.ID)
+	switch nested, err := x86.Nested(ctx, s.h, s.d.ID); {
+	case err != nil:
+		return err
+	case nested:
+		return fmt.Errorf("domain %d may run virtual machines of its own (nestedhvm), whose state cannot be saved", s.d.ID)
 	}
-	return err
+	return s.reachEmulator(ctx)
+}
+
+// reachEmulator refuses an HVM domain whose emulator cannot be stopped: it writes to the guest's memory, also to pages that
+// are saved already.
+func (s *saving) reachEmulator(ctx context.Context) error {
+	if s.emulator = emulator.Open(s.h, s.d); s.emulator == nil {
+		return nil
+	}
+	if err := s.emulator.Check(ctx); err != nil {
+		return fmt.Errorf("domain %d is of kind hvm, and its emulator cannot be told to stop: %w (xl save, with this program as its helper, "+
+			"knows other emulators, too)", s.d.ID, err)
+	}
+	s.state.Emulator = true
+	return nil
 }
 
 // run does everything up to END.
@@ -117,7 +135,7 @@ func (s *saving) run(ctx context.Context) error {
 	if s.d.Suspended() {
 		s.opt.Live = false
 	}
-	s.opt.Logging = func(on bool) error { return s.tell(func(st *guard.State) { st.StopLog = on }) }
+	s.opt.Logging = func(on bool) error { return s.setLog(context.WithoutCancel(ctx), on) }
 	return save.Run(ctx, g, s.opt.Stream, s.opt.Options, s, s.meter)
 }
 
@@ -127,11 +145,40 @@ func (s *saving) tell(change func(*guard.State)) error {
 	return s.guard.Tell(s.state)
 }
 
-// Suspend implements save.Control.
-func (s *saving) Suspend(ctx context.Context) error {
-	if s.d.Suspended() {
+// setLog follows Xen's log of dirty pages: the guardian has to know of it, and the emulator, whose writes Xen does not see,
+// reports them for as long.
+func (s *saving) setLog(ctx context.Context, on bool) error {
+	if on {
+		if err := s.tell(func(st *guard.State) { st.StopLog = true }); err != nil {
+			return err
+		}
+	}
+	if s.emulator != nil {
+		if err := s.emulator.SetDirtyLog(ctx, on); err != nil {
+			return err
+		}
+	}
+	if on {
 		return nil
 	}
+	return s.tell(func(st *guard.State) { st.StopLog = false })
+}
+
+// Suspend implements save.Control. Nothing writes to the guest's memory once it returns.
+func (s *saving) Suspend(ctx context.Context) error {
+	if !s.d.Suspended() {
+		if err := s.suspend(ctx); err != nil {
+			return err
+		}
+	}
+	if s.emulator == nil {
+		return nil
+	}
+	// Not to be interrupted: a request on its way could be obeyed after the one to go on.
+	return s.emulator.Stop(context.WithoutCancel(ctx))
+}
+
+func (s *saving) suspend(ctx context.Context) error {
 	if err := s.tell(func(st *guard.State) { st.Resume = true }); err != nil {
 		return err
 	}
@@ -182,7 +229,7 @@ func (s *saving) leave(ctx context.Context) (string, error) {
 	switch s.opt.Leave {
 	case LeaveRunning:
 		if !s.d.Suspended() {
-			return "running; image complete", s.resume(ctx)
+			return "running; image complete", s.resume(context.WithoutCancel(ctx))
 		}
 	case LeaveDestroyed:
 		return "destroyed; image complete", s.h.Destroy(ctx, s.d.ID)
@@ -225,7 +272,7 @@ func (s *saving) handOver(ctx context.Context) (string, error) {
 }
 
 func (s *saving) resume(ctx context.Context) error {
-	if err := guard.Resume(ctx, s.h, s.d.ID); err != nil {
+	if err := emulator.Resume(ctx, s.h, s.d); err != nil {
 		return fmt.Errorf("resume domain %d: %w", s.d.ID, err)
 	}
 	s.meter.Downtime("resumed")
@@ -235,6 +282,11 @@ func (s *saving) resume(ctx context.Context) error {
 
 // failed brings the domain back to what it was, if it is still ours, and says what it is now.
 func (s *saving) failed(ctx context.Context, err error) error {
+	if s.state.StopLog && s.emulator != nil { // Xen's own did not begin, or not end
+		if e := s.emulator.SetDirtyLog(ctx, false); e != nil {
+			err = fmt.Errorf("%w; the emulator's log of dirty pages may be on: %w", err, e)
+		}
+	}
 	switch {
 	case s.committed:
 		return fmt.Errorf("%w; domain %d suspended: once it is sure that no copy runs, xc-save --resume %d lets it run on", err, s.d.ID, s.d.ID)
@@ -244,7 +296,7 @@ func (s *saving) failed(ctx context.Context, err error) error {
 		return fmt.Errorf("%w; domain %d runs on", err, s.d.ID)
 	}
 	if e := s.resume(ctx); e != nil {
-		return fmt.Errorf("%w; domain %d may be left suspended: %w", err, s.d.ID, e)
+		return fmt.Errorf("%w; domain %d may be left suspended, or its emulator stopped: %w", err, s.d.ID, e)
 	}
 	return fmt.Errorf("%w; domain %d runs on as before", err, s.d.ID)
 }

@@ -19,6 +19,8 @@ import (
 
 // Emulator is what emulates an HVM domain's devices, and how its part of an image is saved and loaded.
 type Emulator interface {
+	// Check is why the emulator cannot be spoken to, or nil.
+	Check(ctx context.Context) error
 	// SetDirtyLog has the emulator report the guest's pages that it writes, or no longer.
 	SetDirtyLog(ctx context.Context, on bool) error
 	// Stop stops the devices, and Cont lets them go on. Neither minds what they do already.
@@ -87,6 +89,10 @@ func (q *qemu) with(ctx context.Context, limit time.Duration, f func(ctx context
 
 func (q *qemu) call(ctx context.Context, limit time.Duration, name string, args any) error {
 	return q.with(ctx, limit, func(ctx context.Context, c *qmp.Conn) error { return c.Call(ctx, name, args, nil) })
+}
+
+func (q *qemu) Check(ctx context.Context) error {
+	return q.with(ctx, logTime, func(context.Context, *qmp.Conn) error { return nil })
 }
 
 func (q *qemu) SetDirtyLog(ctx context.Context, on bool) error {

@@ -35,6 +35,9 @@ type State struct {
 	// A saver's: the log of dirty pages may be on; the domain may be suspended, or about to be, and shall run on.
 	StopLog bool `json:"stop_log,omitempty"`
 	Resume  bool `json:"resume,omitempty"`
+	// Emulator says that the saver handles the domain's emulator by itself, so that both are the emulator's matter, too. With
+	// libxl above, that does.
+	Emulator bool `json:"emulator,omitempty"`
 
 	// A restorer's: a domain is being made, with the UUID and beside those that Existing lists, and Domain unless it is
 	// 0 (not known yet); it shall be destroyed.
