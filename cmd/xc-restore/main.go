@@ -56,7 +56,7 @@ func run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	defer g.Close()
+	defer func() { g.Close(recover()) }()
 	ctx, stop := g.Bind(ctx)
 	defer stop()
 	in, err := transport.NewReader(ctx, opt.fd)

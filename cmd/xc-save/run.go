@@ -52,7 +52,7 @@ func (o *options) run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	defer g.Close()
+	defer func() { g.Close(recover()) }()
 	ctx, stop := g.Bind(ctx)
 	defer stop()
 	if err := o.openStream(ctx); err != nil {

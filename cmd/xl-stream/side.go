@@ -16,7 +16,8 @@ import (
 	"xenferry/lib/sim"
 )
 
-// open opens a host, with a guardian for what is done on it. closeAll dismisses both; ctx ends with the guardian.
+// open opens a host, with a guardian for what is done on it. closeAll, which must be deferred itself (see guard.Close), dismisses
+// both; ctx ends with the guardian.
 //
 // With a folder of journals, what is done can be recovered: process and guardian keep a file there locked while they live.
 func open(ctx context.Context, env *cli.Env, spec, folder string) (_ context.Context, side migrate.Side, closeAll func(), err error) {
@@ -73,8 +74,9 @@ func guarded(ctx context.Context, env *cli.Env, h host.Host, spec, folder string
 		side.Lock = lock.Name()
 	}
 	return ctx, side, func() {
+		panicked := recover()
 		stop()
-		g.Close()
+		g.Close(panicked)
 		domain.Release()
 		_ = h.Close()
 		if lock != nil {

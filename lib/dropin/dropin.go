@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -55,7 +56,7 @@ func Run(ctx context.Context, env *cli.Env) error {
 		cancel(helper.ErrGone)
 	}()
 	o := &operation{call: call, conn: conn, log: logTo(conn)}
-	err = o.run(ctx)
+	err = o.survive(ctx)
 	result, errno := int32(0), int32(0)
 	if err != nil {
 		o.log.Error().Msg(err.Error())
@@ -85,6 +86,17 @@ func errnoOf(err error) int32 {
 		return int32(unix.EINTR)
 	}
 	return int32(unix.EIO)
+}
+
+// survive is run, of which a panic is a failure as any other: libxl is told, after what is deferred has cleaned up.
+func (o *operation) survive(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			fmt.Fprintf(os.Stderr, "panic: %v\n\n%s", p, debug.Stack())
+			err = fmt.Errorf("a fault of this program (panic): %v", p)
+		}
+	}()
+	return o.run(ctx)
 }
 
 // run opens the host and does the save or the restore.
@@ -126,7 +138,7 @@ func (o *operation) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer g.Close()
+	defer func() { g.Close(recover()) }()
 	ctx, stop := g.Bind(ctx)
 	defer stop()
 	return o.save(ctx, out, func(on bool) error {

@@ -13,7 +13,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"sync"
 
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
@@ -59,7 +58,6 @@ type Guard struct {
 	cmd  *exec.Cmd
 	pipe *os.File
 	lost chan struct{}
-	once sync.Once
 }
 
 // Start starts the guardian of this command for a host, and waits until it is ready. Those of locks that are not nil stay
@@ -122,13 +120,19 @@ func (g *Guard) Tell(s State) error {
 	return nil
 }
 
-// Close dismisses the guardian: there is nothing left to undo.
-func (g *Guard) Close() {
-	g.once.Do(func() {
+// Close ends the guardian. A worker that returns has nothing left to undo; one that panics has not undone anything, so the
+// guardian does what the last word asks for, before the panic goes on. Hence it is deferred with what recover says:
+//
+//	defer func() { g.Close(recover()) }()
+func (g *Guard) Close(panicked any) {
+	if panicked == nil {
 		_ = g.Tell(State{})
-		_ = g.pipe.Close()
-		_ = g.cmd.Wait()
-	})
+	}
+	_ = g.pipe.Close()
+	_ = g.cmd.Wait()
+	if panicked != nil {
+		panic(panicked)
+	}
 }
 
 // follow reads the worker's words until it is gone, and returns the last.
