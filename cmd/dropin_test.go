@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -213,7 +214,7 @@ func TestDropInFailures(t *testing.T) {
 		},
 		{
 			"emulator refuses", os.DevNull, map[helper.Kind]func() int32{helper.SwitchQEMULogDirty: func() int32 { return -1 }},
-			[]string{"switch_qemu_logdirty1", "complete"}, "emulator's log",
+			[]string{"switch_qemu_logdirty1", "switch_qemu_logdirty0", "complete"}, "emulator's log",
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -236,6 +237,32 @@ func TestDropInFailures(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestDropInTermBeforeAnswer: a SIGTERM that comes while libxl switches the emulator's log on leaves that off.
+func TestDropInTermBeforeAnswer(t *testing.T) {
+	h := newHost(t, "--memory", "64M")
+	id := h.create(t, "--name", "g", "--kind", "hvm", "--memory", "8M")
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeAll(null)
+	l := &libxl{h: h, domain: id, n: helper.Numbering414}
+	asked := false
+	l.answer = map[helper.Kind]func() int32{helper.SwitchQEMULogDirty: func() int32 {
+		if !asked {
+			_ = l.cmd.Process.Signal(syscall.SIGTERM)
+			time.Sleep(300 * time.Millisecond) // so that it is taken note of before the answer
+		}
+		asked = true
+		return 0
+	}}
+	status := l.serve(t, "xc-save", null, fmt.Sprintf("--save-domain 3 0 %d 1 136 0", id))
+	want := []string{"switch_qemu_logdirty1", "switch_qemu_logdirty0", "complete"}
+	if status != 0 || !slices.Equal(l.seen, want) || int32(l.result[0]) != -1 || l.result[1] != uint64(syscall.EINTR) {
+		t.Errorf("status %d, asked %v, want %v; complete %v\n%q", status, l.seen, want, l.result, l.logs)
 	}
 }
 

@@ -21,14 +21,16 @@ func (o *operation) save(ctx context.Context, out io.Writer, logging func(on boo
 	}
 	defer func() { _ = source.Close() }()
 	if !o.info.Kind.PV() {
-		if err := o.conn.SwitchQEMULogDirty(ctx, o.call.Domain, true); err != nil {
-			return err
-		}
+		// On every way out, also where the request to log failed: it may be obeyed all the same, as when a signal was quicker
+		// than the answer.
 		defer func() {
 			last, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 			defer stop()
 			err = errors.Join(err, o.conn.SwitchQEMULogDirty(last, o.call.Domain, false))
 		}()
+		if err := o.conn.SwitchQEMULogDirty(ctx, o.call.Domain, true); err != nil {
+			return err
+		}
 	}
 	s := &saving{operation: o}
 	opt := save.Options{
