@@ -16,6 +16,7 @@ import (
 
 	"xenferry/lib/guest"
 	"xenferry/lib/sim"
+	"xenferry/lib/testkit"
 )
 
 // patience is how long anything here may take that is not stuck. No test measures time.
@@ -30,6 +31,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	testkit.Interruptible()
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "xenferry")
 		if err != nil {

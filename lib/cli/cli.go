@@ -67,11 +67,17 @@ type Env struct {
 }
 
 // Main runs a command and exits with its status. doc is the command's doc.go, whose comment is its usage. run gets a
-// context that SIGINT, SIGTERM or SIGHUP cancel; a broken pipe is an error where it is written to, not a signal.
+// context that SIGTERM cancels, and SIGINT and SIGHUP unless the caller has them ignored, as nohup does; a broken pipe is an
+// error where it is written to, not a signal.
 func Main(doc string, run func(ctx context.Context, env *Env) error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	signal.Notify(signals, unix.SIGTERM) // also where libxl's children inherit it as ignored
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGHUP} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
 	go func() { cancel(&Interrupted{<-signals}) }()
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 

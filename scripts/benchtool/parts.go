@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // host starts a simulated host whose memory is all touched.
@@ -27,7 +29,7 @@ func (b *bench) host(name string) (spec string, stop func(), err error) {
 		return "", nil, fmt.Errorf("the simulated host did not start: %w", err)
 	}
 	return "sim:" + socket, func() {
-		_ = c.Process.Signal(os.Interrupt)
+		_ = c.Process.Signal(unix.SIGTERM)
 		_ = c.Wait()
 	}, nil
 }
