@@ -76,17 +76,23 @@ func run(ctx context.Context, env *cli.Env) error {
 	return err
 }
 
-// openLocked makes the file for the domain's number, empty and locked; nil if there is none to make.
+// openLocked makes the file for the domain's number, locked and then emptied: until then it may be another process's. nil if
+// there is none to make.
 func openLocked(name string) (*os.File, error) {
 	if name == "" {
 		return nil, nil
 	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = f.Close()
 		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	if err := f.Truncate(0); err != nil {
+		_ = f.Close()
+		return nil, err
 	}
 	return f, nil
 }
