@@ -27,7 +27,8 @@
 // Before the image is complete every failure, signal or full disk leaves the guest running as before. From the instant
 // before END is written xc-save does not let it run again by itself, as the other end may: the domain stays suspended,
 // and whoever knows the other end's exit status decides by --resume or --destroy. With --ack that instant is the one
-// before GO. A second process watches: it lets the guest run on if xc-save is killed too early.
+// before GO, and from there on xc-save waits for the target's word, whatever signal comes. A second process watches: it
+// lets the guest run on if xc-save is killed too early.
 //
 // An HVM domain's emulator (QEMU) writes to its memory, too: it logs what it writes while the guest is copied live, and is
 // stopped once the guest is suspended, until that runs on. One that cannot be told so is refused. Its own state is not in the

@@ -55,7 +55,9 @@ func (o *options) run(ctx context.Context, env *cli.Env) error {
 	defer func() { g.Close(recover()) }()
 	ctx, stop := g.Bind(ctx)
 	defer stop()
-	if err := o.openStream(ctx); err != nil {
+	link, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	o.save.Hold = context.AfterFunc(ctx, func() { cut(context.Cause(ctx)) })
+	if err := o.openStream(link); err != nil {
 		return err
 	}
 	return direct.Save(ctx, h, d, o.save, g, env.Log, progress.New(env.Log, os.Stderr, stats))

@@ -41,6 +41,7 @@ type SaveOptions struct {
 	Stream         Stream
 	Durable        bool          // Stream is a file: it is made lasting before the image counts as complete
 	Ack            io.Reader     // the way back from the target; nil for none
+	Hold           func() bool   // keeps Ack from ending with Save's context; false if it has ended so already
 	Leave          Leave         // with Ack, only destroyed and suspended have a meaning
 	SuspendTimeout time.Duration // how long the guest may take to suspend
 }
@@ -58,7 +59,9 @@ type saving struct {
 
 	emulator  emulator.Emulator // nil where there is none
 	state     guard.State       // what the guardian was told last
+	asked     bool              // to suspend: it may be, and is ours to resume
 	committed bool
+	moved     bool // the target runs the domain
 }
 
 // Save writes domain d to the stream and leaves it as the options say. Whatever happens, the last line of the log, or the
@@ -182,6 +185,7 @@ func (s *saving) suspend(ctx context.Context) error {
 	if err := s.tell(func(st *guard.State) { st.Resume = true }); err != nil {
 		return err
 	}
+	s.asked = true
 	ctx, cancel := context.WithTimeoutCause(ctx, s.opt.SuspendTimeout, fmt.Errorf("the guest did not suspend within %v", s.opt.SuspendTimeout))
 	defer cancel()
 	if err := s.h.Suspend(ctx, s.d.ID); err != nil {
@@ -226,10 +230,11 @@ func (s *saving) leave(ctx context.Context) (string, error) {
 	if s.opt.Ack != nil {
 		return s.handOver(ctx)
 	}
+	ctx = context.WithoutCancel(ctx) // the image is complete
 	switch s.opt.Leave {
 	case LeaveRunning:
 		if !s.d.Suspended() {
-			return "running; image complete", s.resume(context.WithoutCancel(ctx))
+			return "running; image complete", s.resume(ctx)
 		}
 	case LeaveDestroyed:
 		return "destroyed; image complete", s.h.Destroy(ctx, s.d.ID)
@@ -243,8 +248,8 @@ func (s *saving) handOver(ctx context.Context) (string, error) {
 	if _, err := handover.Receive(s.opt.Ack, handover.Ready); err != nil {
 		return "", err
 	}
-	if err := context.Cause(ctx); err != nil {
-		return "", err
+	if !s.opt.Hold() {
+		return "", context.Cause(ctx)
 	}
 	if err := s.commit(); err != nil {
 		return "", err
@@ -252,6 +257,8 @@ func (s *saving) handOver(ctx context.Context) (string, error) {
 	if err := handover.Send(s.opt.Stream, handover.Go); err != nil {
 		return "", err
 	}
+	// Whoever asks this process to end now gains nothing: the domain can neither run here nor go until the target says what
+	// became of it. It does, or the way back ends with it.
 	report, err := handover.Receive(s.opt.Ack, handover.Running, handover.Failed)
 	if err != nil {
 		return "", err
@@ -259,14 +266,16 @@ func (s *saving) handOver(ctx context.Context) (string, error) {
 	if report == handover.Failed {
 		// The target says that its copy is destroyed and never ran, which is the one thing that makes the domain ours again.
 		s.committed = false
+		_ = s.tell(func(st *guard.State) { st.Resume = true }) // without a guardian it is resumed all the same
 		return "", errors.New("the target could not let the domain run, and destroyed its copy")
 	}
+	s.moved = true
 	s.meter.Downtime("running")
 	if s.opt.Leave == LeaveSuspended {
 		return "suspended; it runs on the target", nil
 	}
-	if err := s.h.Destroy(ctx, s.d.ID); err != nil {
-		return "", fmt.Errorf("the domain runs on the target, but its old copy is left: %w", err)
+	if err := s.h.Destroy(context.WithoutCancel(ctx), s.d.ID); err != nil {
+		return "", fmt.Errorf("destroy domain %d: %w", s.d.ID, err)
 	}
 	return "destroyed; it runs on the target", nil
 }
@@ -275,6 +284,7 @@ func (s *saving) resume(ctx context.Context) error {
 	if err := emulator.Resume(ctx, s.h, s.d); err != nil {
 		return fmt.Errorf("resume domain %d: %w", s.d.ID, err)
 	}
+	s.asked = false
 	s.meter.Downtime("resumed")
 	_ = s.tell(func(st *guard.State) { st.Resume = false }) // if it is gone, it has nothing to undo either
 	return nil
@@ -288,11 +298,13 @@ func (s *saving) failed(ctx context.Context, err error) error {
 		}
 	}
 	switch {
+	case s.moved:
+		return fmt.Errorf("%w; it runs on the target, and must not here: xc-save --destroy %d ends what is left of it", err, s.d.ID)
 	case s.committed:
 		return fmt.Errorf("%w; domain %d suspended: once it is sure that no copy runs, xc-save --resume %d lets it run on", err, s.d.ID, s.d.ID)
 	case s.d.Suspended():
 		return fmt.Errorf("%w; domain %d suspended, as before", err, s.d.ID)
-	case !s.state.Resume:
+	case !s.asked:
 		return fmt.Errorf("%w; domain %d runs on", err, s.d.ID)
 	}
 	if e := s.resume(ctx); e != nil {
