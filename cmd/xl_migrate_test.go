@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	"xenferry/lib/testkit"
 )
@@ -122,6 +123,47 @@ func TestXLReceiveMany(t *testing.T) {
 	if status := receiver.wait(); status != 0 {
 		t.Errorf("receive ended with %d\n%s", status, receiver.stderr.String())
 	}
+}
+
+// TestXLReceiveShort: a listening receiver outlives a shortage of descriptors; a sender that says nothing is not waited for for ever, and
+// who comes when there are as many as may be is served after one of them.
+func TestXLReceiveShort(t *testing.T) {
+	a, b := newHost(t, "--memory", "64M"), newHost(t, "--memory", "64M")
+	receiver := start(t, "xl-stream", "receive", "--host", b.spec, "--link-timeout", "3s", "--most", "1", "--listen", "tcp:127.0.0.1:0")
+	dest := listening(t, receiver)
+	var before unix.Rlimit
+	pid := receiver.cmd.Process.Pid
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: before.Max}, nil); err != nil {
+		t.Fatal(err)
+	}
+	silent, err := net.Dial("tcp", strings.TrimPrefix(dest, "tcp:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	says := func(what string) {
+		t.Helper()
+		for end := time.Now().Add(patience); !strings.Contains(receiver.stderr.String(), what); time.Sleep(5 * time.Millisecond) {
+			if receiver.over() || time.Now().After(end) {
+				t.Fatalf("%q is not said\n%s", what, receiver.stderr.String())
+			}
+		}
+	}
+	says("too many open files")
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &before, nil); err != nil {
+		t.Fatal(err)
+	}
+	banner := make([]byte, len(xlBanner))
+	if _, err := io.ReadFull(silent, banner); err != nil {
+		t.Fatalf("%v\n%s", err, receiver.stderr.String())
+	}
+	a.create(t, "--name", "g", "--kind", "pvh", "--memory", "8M", "--workload", "uniform:3000")
+	run(t, "xl-stream", "send", "--host", a.spec, "g", dest)
+	says("nothing came within 3s")
+	moved(t, a, b, receiver.stderr.String())
 }
 
 // xlPeer is a script that speaks as xl migrate-receive does, around our restore; the domain is made by it, and afterwards

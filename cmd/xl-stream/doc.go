@@ -1,7 +1,7 @@
 // Command xl-stream is for what is around a domain's image in an xl save file or migration.
 //
 //	usage: xl-stream send [--host H] [--config F] [--remote COMMAND] [--not-live] [options] DOMAIN DEST
-//	       xl-stream receive [--host H] [--config F] [--into COMMAND] [--paused] [--listen ADDR [--once]]
+//	       xl-stream receive [--host H] [--config F] [--into COMMAND] [--paused] [--listen ADDR [--once | --most N]]
 //	       xl-stream recover [--host H] [--peer COMMAND | --peer-says ANSWER] | --list
 //	       xl-stream save [--host H] [--live] [--config F] [--leave STATE] [--suspend-timeout D] DOMAIN [FILE]
 //	       xl-stream restore [--host H] [--config F] [--paused] [--into COMMAND] [FILE]
@@ -30,14 +30,16 @@
 //	--debug-verify         send: send all pages again at the end, for the target to compare
 //	--suspend-timeout D    send: how long the guest may take to suspend (60s)
 //	--connect-timeout D    send: how long it may take to connect (30s)
-//	--link-timeout D       how long the other side may be silent (2m, 0 for ever): in its answers; over tcp, in what the kernel
-//	                       hears of it; over ssh:HOST, as ServerAliveInterval. An exec:COMMAND has to look after itself
+//	--link-timeout D       how long the other side may be silent (2m, 0 for ever): before xl's header and in its answers; over tcp,
+//	                       in what the kernel hears of it; over ssh:HOST, as ServerAliveInterval. An exec:COMMAND has to look
+//	                       after itself
 //	--tls-cert F, --tls-key F, --tls-ca F
 //	                       tls: this side's certificate, its key, and the authorities that the other's must be from, all in PEM.
 //	                       A process of its own encrypts; whoever has a certificate of theirs may send
 //	--tls-name NAME        send: the name or address that the target's certificate must have, if it is not HOST
 //	--plain                send: offer nothing, and speak as xl migrate to the octet
 //	--paused, -p           receive: leave the domain paused
+//	--most N               receive --listen: how many domains at a time (16); who comes then waits to be accepted
 //	--config F             send: the domain's configuration, as for save; receive: as JSON, in place of the one that comes
 //	--into COMMAND         receive: what makes the domain, see below
 //

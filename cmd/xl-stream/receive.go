@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,6 +22,7 @@ type receiving struct {
 	host, config, folder string
 	paused               bool
 	patience             time.Duration
+	most                 uint // receivers at a time
 	into                 into
 	tls                  secured // if its cert is not empty
 }
@@ -38,6 +41,7 @@ func receive(ctx context.Context, env *cli.Env, args []string) error {
 	r.tls.flags(flags)
 	flags.StringVar(&listen, "listen", "", "")
 	flags.BoolVar(&once, "once", false, "")
+	flags.UintVar(&r.most, "most", 16, "")
 	words, err := cli.Parse(flags, args)
 	if err == nil {
 		r.folder, err = journalFolder(r.folder)
@@ -49,6 +53,8 @@ func receive(ctx context.Context, env *cli.Env, args []string) error {
 		return cli.Usagef("receive takes no word such as %q", words[0])
 	case once && listen == "":
 		return cli.Usagef("--once is for --listen")
+	case r.most == 0:
+		return cli.Usagef("--most 0 would receive nothing")
 	case listen == "":
 		return r.standard(ctx, env)
 	}
@@ -168,33 +174,65 @@ func (r *receiving) one(ctx context.Context, env *cli.Env, l *transport.Link) (e
 }
 
 // serve receives one domain after the other, or several at a time, each by a process of its own, until ctx ends; who
-// has no GO then gives up.
+// has no GO then gives up. Who comes when there are as many as may be waits to be accepted.
 func (r *receiving) serve(ctx context.Context, env *cli.Env, l *transport.Listener) error {
 	var running sync.WaitGroup
 	defer running.Wait()
+	places := make(chan struct{}, r.most)
 	for {
-		k, err := l.Accept(ctx)
-		if ctx.Err() != nil {
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
 			return nil
 		}
-		if err != nil {
+		c, err := r.start(ctx, l)
+		switch {
+		case err == nil:
+			running.Go(func() {
+				if err := c.Wait(); err != nil {
+					env.Log.Warn().Msgf("a receiver ended: %v", err)
+				}
+				<-places
+			})
+			continue
+		case ctx.Err() != nil:
+			return nil
+		case !passes(err):
 			return err
 		}
-		c := exec.CommandContext(ctx, "/proc/self/exe", r.words()...)
-		c.Cancel = func() error { return c.Process.Signal(unix.SIGTERM) }
-		c.Args[0] = os.Args[0]
-		c.Stdin, c.Stdout, c.Stderr = k.In, k.Out, os.Stderr
-		err = c.Start()
-		_ = k.Close()
-		if err != nil {
-			return fmt.Errorf("start a receiver: %w", err)
+		env.Log.Warn().Err(err).Msgf("trying again in %v", shortageTime)
+		<-places
+		select {
+		case <-time.After(shortageTime):
+		case <-ctx.Done():
 		}
-		running.Go(func() {
-			if err := c.Wait(); err != nil {
-				env.Log.Warn().Msgf("a receiver ended: %v", err)
-			}
-		})
 	}
+}
+
+// start starts a receiver for the next link.
+func (r *receiving) start(ctx context.Context, l *transport.Listener) (*exec.Cmd, error) {
+	k, err := l.Accept(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = k.Close() }()
+	c := exec.CommandContext(ctx, "/proc/self/exe", r.words()...)
+	c.Cancel = func() error { return c.Process.Signal(unix.SIGTERM) }
+	c.Args[0] = os.Args[0]
+	c.Stdin, c.Stdout, c.Stderr = k.In, k.Out, os.Stderr
+	if err := c.Start(); err != nil {
+		return nil, fmt.Errorf("start a receiver: %w", err)
+	}
+	return c, nil
+}
+
+// shortageTime is how long a listening receiver waits for what it is short of.
+const shortageTime = time.Second
+
+// passes reports whether an error of serve is of one link, or a shortage that may be over soon.
+func passes(err error) bool {
+	return slices.ContainsFunc([]error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN, unix.ECONNABORTED},
+		func(e error) bool { return errors.Is(err, e) })
 }
 
 // words is the command line of a receiver whose link is standard input and output.

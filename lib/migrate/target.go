@@ -48,11 +48,16 @@ func (t *Target) Read(ctx context.Context, in *os.File) (err error) {
 			err = t.Undo(ctx, err)
 		}
 	}()
-	src, err := transport.NewReader(ctx, int(in.Fd()))
-	if err != nil {
+	var h *xlstream.XLHeader
+	var spec guest.Spec
+	var off uint64
+	if err := patiently(ctx, in, t.Patience, func(src io.Reader) (err error) {
+		h, spec, off, err = t.readHead(src)
+		return err
+	}); err != nil {
 		return err
 	}
-	h, spec, off, err := t.readHead(src)
+	src, err := transport.NewReader(ctx, int(in.Fd()))
 	if err != nil {
 		return err
 	}

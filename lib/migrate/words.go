@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -98,7 +99,7 @@ func nearest(words []word, came []byte) (w word, missing int) {
 
 // hear reads one of words from a link. It waits at most for patience, unless that is 0.
 func hear(ctx context.Context, l *transport.Link, patience time.Duration, words ...word) (w word, err error) {
-	err = patiently(ctx, l, patience, func(r io.Reader) error {
+	err = patiently(ctx, l.In, patience, func(r io.Reader) error {
 		w, err = expect(r, words...)
 		return err
 	})
@@ -108,21 +109,21 @@ func hear(ctx context.Context, l *transport.Link, patience time.Duration, words 
 // hearStatus reads the octet behind report.
 func hearStatus(ctx context.Context, l *transport.Link, patience time.Duration) (status byte, err error) {
 	var b [1]byte
-	err = patiently(ctx, l, patience, func(r io.Reader) error {
+	err = patiently(ctx, l.In, patience, func(r io.Reader) error {
 		_, err := io.ReadFull(r, b[:])
 		return err
 	})
 	return b[0], err
 }
 
-// patiently has read read a link until patience ends.
-func patiently(ctx context.Context, l *transport.Link, patience time.Duration, read func(io.Reader) error) error {
+// patiently has read read a link until patience ends; 0 is for ever.
+func patiently(ctx context.Context, in *os.File, patience time.Duration, read func(io.Reader) error) error {
 	if patience > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, patience, fmt.Errorf("nothing came within %v", patience))
 		defer cancel()
 	}
-	r, err := transport.NewReader(ctx, int(l.In.Fd()))
+	r, err := transport.NewReader(ctx, int(in.Fd()))
 	if err != nil {
 		return err
 	}
