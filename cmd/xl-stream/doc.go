@@ -43,6 +43,9 @@
 //	--config F             send: the domain's configuration, as for save; receive: as JSON, in place of the one that comes
 //	--into COMMAND         receive: what makes the domain, see below
 //
+// send says at the end how long all of it took, in how many rounds, and the downtime as the source knows it: from when the guest
+// was asked to suspend until the target's report came, which is a little later than the guest runs there.
+//
 // What a host cannot make by itself, a domain's disks, interfaces and emulator, is left to a toolstack: COMMAND gets an xl save
 // file as standard input, under the name NAME--incoming, and $LIBXL_SAVE_HELPER, which is xc-restore; it makes the domain
 // and leaves it paused. The words with the source, the journal, the domain's final name and its unpausing stay this program's.

@@ -36,6 +36,9 @@ type worker struct {
 	log     zerolog.Logger
 	// answer answers a message that wants a reply, and is told of all others but for log and progress.
 	answer func(ctx context.Context, m *helper.Message) (int32, error)
+
+	round  string // that it is in, as it calls it
+	rounds int    // that it has begun
 }
 
 // stream is the descriptor that a worker's command line names.
@@ -108,6 +111,9 @@ func (w *worker) converse(ctx context.Context, messages io.Reader, replies io.Wr
 			w.tell(m)
 			continue
 		case helper.Progress:
+			if what := m.Texts[1]; what != w.round {
+				w.round, w.rounds = what, w.rounds+1
+			}
 			continue
 		case helper.Complete:
 			result = m

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -130,6 +131,8 @@ func (s *Source) give(ctx context.Context, l *transport.Link) error {
 		s.given = s.suspended
 		return err
 	}
+	s.Log.Info().Msgf("moved in %.2f s and %d rounds; downtime %.1f ms, from when the guest was asked to suspend until the target's report came",
+		time.Since(s.began).Seconds(), s.rounds, float64(time.Since(s.asked).Microseconds())/1000)
 	if err := s.destroy(ctx, s.Domain.ID); err != nil {
 		return fmt.Errorf("the target runs the domain; its old copy, domain %d, could not be destroyed: %w", s.Domain.ID, err)
 	}

@@ -32,6 +32,10 @@ type Source struct {
 	// Orphan, once a Send has failed and the domain runs here, is the record of a hand-over whose target may hold a copy; else nil.
 	Orphan *Record
 
+	began  time.Time // the stream
+	asked  time.Time // the guest, to suspend
+	rounds int       // that xc-save had
+
 	emulator  emulator.Emulator
 	state     *os.File // the emulator's, once it is saved
 	suspended bool     // or about to be
@@ -53,6 +57,8 @@ func (s *Source) accept() error {
 	switch {
 	case d.Dying:
 		return fmt.Errorf("domain %d is dying", d.ID)
+	case d.Suspended():
+		return fmt.Errorf("domain %d is suspended: xl-stream recover, or else xc-save --resume, lets it run on", d.ID)
 	case d.Shutdown:
 		return fmt.Errorf("domain %d has shut down for reason %d: only one that runs can be saved", d.ID, d.Reason)
 	case d.Paused:
@@ -83,6 +89,7 @@ func (s *Source) Write(ctx context.Context, out *os.File, commit func() error) (
 		return err
 	}
 	w := xlstream.NewWriter(raw)
+	s.began = time.Now()
 	if err := filter.WriteHead(w, &s.Head); err != nil {
 		return err
 	}
@@ -98,6 +105,7 @@ func (s *Source) Write(ctx context.Context, out *os.File, commit func() error) (
 	if err := child.run(ctx, out, "--save-domain %d -1 %d %d 136 0", stream, s.Domain.ID, flags); err != nil {
 		return err
 	}
+	s.rounds = child.rounds
 	at("xc-save is done")
 	if !s.suspended {
 		return errors.New("xc-save is done, and never had the domain suspended")
@@ -182,6 +190,7 @@ func (s *Source) suspend(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.SuspendTimeout, fmt.Errorf("the guest did not suspend within %v", s.SuspendTimeout))
 	defer cancel()
 	at("suspend")
+	s.asked = time.Now()
 	if err := s.Host.Suspend(ctx, s.Domain.ID); err != nil {
 		return err
 	}
