@@ -9,7 +9,7 @@
 //	                   else the simulated host in the runtime folder
 //	--fd N             the stream's descriptor (0)
 //	--ack FD           hand over: FD leads back to xc-save --ack; the domain runs only after its GO
-//	--paused           leave the domain paused
+//	--paused           leave the domain paused. Else it is an error if another domain of its UUID runs on the host
 //	--domid-file F     write the domain's number to F once the domain is this side's; F stays empty otherwise. F is
 //	                   locked (flock) until nothing more will change, even if xc-restore is killed
 //

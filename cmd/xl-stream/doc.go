@@ -46,6 +46,9 @@
 // send says at the end how long all of it took, in how many rounds, and the downtime as the source knows it: from when the guest
 // was asked to suspend until the target's report came, which is a little later than the guest runs there.
 //
+// A guest runs once on a host. Where another domain of its UUID runs (a source within the same host does not, as it is suspended),
+// receive fails, as does restore unless it leaves all to xl. With --paused they do not, and to unpause it is your decision.
+//
 // What a host cannot make by itself, a domain's disks, interfaces and emulator, is left to a toolstack: COMMAND gets an xl save
 // file as standard input, under the name NAME--incoming, and $LIBXL_SAVE_HELPER, which is xc-restore; it makes the domain
 // and leaves it paused. The words with the source, the journal, the domain's final name and its unpausing stay this program's.

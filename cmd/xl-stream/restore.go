@@ -67,6 +67,11 @@ func restore(ctx context.Context, env *cli.Env, args []string) error {
 	if err := t.Read(ctx, in); err != nil {
 		return streamStatus("restore", err)
 	}
+	if !paused {
+		if err := t.Alone(ctx); err != nil {
+			return err
+		}
+	}
 	if err := t.Own(ctx, paused); err != nil {
 		return err
 	}

@@ -76,6 +76,11 @@ func (r *restoring) run(ctx context.Context) error {
 	if !r.made { // its maker has to tell xenstored and the console
 		r.log.Info().Msgf("domain %d: the ring of xenstore is in frame %#x, of the console in %#x", r.id, uint64(rings.Store), uint64(rings.Console))
 	}
+	if !r.opt.Paused { // before the source gives it, which is suspended, and may be of this host
+		if err := host.Alone(ctx, r.h, r.id, r.spec.UUID); err != nil {
+			return err
+		}
+	}
 	if err := r.agree(ctx); err != nil {
 		return err
 	}

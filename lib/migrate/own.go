@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"xenferry/lib/guard"
+	"xenferry/lib/host"
 )
 
 // mine is what the guardian is told of a domain that it shall not destroy.
@@ -22,6 +23,14 @@ func (t *Target) hold(paused bool) error {
 	t.held = true
 	if err := t.tell(t.mine(false)); err != nil {
 		t.Log.Warn().Err(err).Msg("going on without a guardian, which has nothing left to do")
+	}
+	return nil
+}
+
+// Alone ends a domain whose UUID another domain has that runs on this host: it would run twice.
+func (t *Target) Alone(ctx context.Context) error {
+	if err := host.Alone(ctx, t.Host, t.Domain.ID, t.Domain.UUID); err != nil {
+		return t.Undo(ctx, err)
 	}
 	return nil
 }

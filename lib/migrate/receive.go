@@ -39,6 +39,11 @@ func Receive(ctx context.Context, t *Target, l *transport.Link, paused bool) err
 	if err := t.Read(ctx, l.In); err != nil {
 		return err
 	}
+	if !paused {
+		if err := t.Alone(ctx); err != nil {
+			return err
+		}
+	}
 	if err := t.agree(ctx, l, paused); err != nil {
 		return t.part(ctx, l, err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"xenferry/lib/emulator"
 	"xenferry/lib/guest"
+	"xenferry/lib/host"
 )
 
 // How long Recover waits for a hand-over that is under way, or for its guardian; and a new hand-over for the guardian of one
@@ -100,8 +101,12 @@ func (s *Side) finishTarget(ctx context.Context, j *Journal, says Step, ask Ask)
 		return "", err
 	}
 	if d.Paused && !j.last.Paused {
-		if err := Unpause(ctx, s.Host, *d); err != nil {
-			return "", err
+		err := host.Alone(ctx, s.Host, d.ID, d.UUID)
+		if err == nil {
+			err = Unpause(ctx, s.Host, *d)
+		}
+		if err != nil {
+			return "", fmt.Errorf("domain %d is this host's, and stays paused: %w", d.ID, err)
 		}
 	}
 	return Running, j.write(Running, nil)
