@@ -65,6 +65,7 @@ type Record struct {
 // writes it; Record.Lock tells when its guardian is gone, too.
 type Journal struct {
 	file *os.File
+	size int64 // of what was written whole
 	all  []Record
 	last Record
 }
@@ -160,6 +161,7 @@ func (j *Journal) read() error {
 	if err == nil && whole < len(b) {
 		err = j.file.Truncate(int64(whole))
 	}
+	j.size = int64(whole)
 	if j.all = all; len(all) > 0 {
 		j.last = all[len(all)-1]
 	}
@@ -185,15 +187,17 @@ func (j *Journal) write(step Step, change func(*Record)) error {
 		change(&r)
 	}
 	b, err := json.Marshal(r)
-	if err == nil {
-		_, err = j.file.Write(append(b, '\n'))
+	if err != nil {
+		return err
 	}
+	n, err := j.file.Write(append(b, '\n'))
 	if err == nil {
 		err = j.file.Sync()
 	}
-	if err != nil {
-		return fmt.Errorf("journal %s: %w", j.file.Name(), err)
+	if err != nil { // a part of a line would take the next one with it
+		return errors.Join(fmt.Errorf("journal %s: %w", j.file.Name(), err), j.file.Truncate(j.size))
 	}
+	j.size += int64(n)
 	j.last, j.all = r, append(j.all, r)
 	at("recorded " + string(step))
 	return nil

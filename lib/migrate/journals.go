@@ -1,6 +1,9 @@
 package migrate
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -60,33 +63,41 @@ type Entry struct {
 // Unfinished reports whether a hand-over of a side's host is not over there.
 func (e *Entry) Unfinished(s *Side) bool { return !e.Step.over() && e.Host == hostName(s.Spec) }
 
-// List tells all journals of a folder, the oldest first, without waiting for those that are written right now.
+// List tells all journals of a folder, the oldest first, without waiting for those that are written right now. Those that
+// cannot be read are left out, and the error.
 func List(folder string) (all []Entry, err error) {
 	names, err := filepath.Glob(filepath.Join(folder, "*.*"))
+	errs := []error{err}
 	for _, name := range names {
 		_, side, ok := journalName(name)
 		if !ok {
 			continue
 		}
-		if r, ok := lastRecord(name); ok {
+		switch r, ok, err := lastRecord(name); {
+		case err != nil:
+			errs = append(errs, err)
+		case ok:
 			all = append(all, Entry{side, r})
 		}
 	}
 	slices.SortFunc(all, func(a, b Entry) int { return a.Time.Compare(b.Time) })
-	return all, err
+	return all, errors.Join(errs...)
 }
 
-// lastRecord is the last whole line of a journal that somebody may be writing; false if there is none.
-func lastRecord(name string) (r Record, ok bool) {
+// lastRecord is the last whole line of a journal that somebody may be writing; false if there is none, or no journal.
+func lastRecord(name string) (r Record, ok bool, err error) {
 	b, err := os.ReadFile(name)
-	if err != nil {
-		return r, false
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, false, nil
 	}
-	all, _, err := parse(b)
-	if err != nil || len(all) == 0 {
-		return r, false
+	all, _, e := parse(b)
+	if err = errors.Join(err, e); err != nil {
+		return r, false, fmt.Errorf("journal %s: %w", name, err)
 	}
-	return all[len(all)-1], true
+	if len(all) == 0 {
+		return r, false, nil
+	}
+	return all[len(all)-1], true, nil
 }
 
 // Prune removes from a folder the journals that are over for longer than a source is expected to ask, and what killed
@@ -103,7 +114,7 @@ func Prune(folder string, log zerolog.Logger) {
 		if err != nil {
 			continue
 		}
-		r, _ := lastRecord(name)
+		r, _, _ := lastRecord(name) // one that cannot be read stays
 		if isLock || r.Step.over() && time.Since(r.Time) > keepTime {
 			if err := os.Remove(name); err != nil {
 				log.Warn().Err(err).Msg("prune the journals")

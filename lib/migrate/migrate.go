@@ -55,7 +55,11 @@ func Unpause(ctx context.Context, h host.Host, d guest.Info) error {
 // Undo is what a guardian of this package's side does: emulator.Undo. What the journal has last outweighs what the guardian
 // was told, so that the two never part.
 func Undo(ctx context.Context, h host.Host, log zerolog.Logger, s guard.State) error {
-	if r, ok := lastRecord(s.Journal); ok {
+	r, ok, err := lastRecord(s.Journal)
+	if err != nil { // whose the domain is cannot be known
+		return fmt.Errorf("its process was killed; domain %d is left as it is: %w", s.Domain, err)
+	}
+	if ok {
 		switch r.Step {
 		case Given, Held:
 			log.Info().Msgf("its process was killed; domain %v is %s, and waits for xl-stream recover", r.UUID, r.Step)

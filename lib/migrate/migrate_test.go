@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"xenferry/lib/guest"
 )
@@ -185,6 +187,55 @@ func TestJournal(t *testing.T) {
 	}
 	if _, err := openJournal(side.Folder, SourceSide, r.UUID, false, 0); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
+	}
+}
+
+// A disk that is full for a while costs the step that did not fit, and no other.
+func TestJournalFull(t *testing.T) {
+	side := Side{Folder: t.TempDir(), Log: zerolog.Nop()}
+	if err := side.begin(SourceSide, Sending, first()); err != nil {
+		t.Fatal(err)
+	}
+	full(t, side.journal.size+10, func() {
+		if err := side.step(Given, nil); err == nil {
+			t.Error("it fits")
+		}
+	})
+	if err := side.step(Refused, nil); err != nil {
+		t.Fatal(err)
+	}
+	name := side.journal.file.Name()
+	side.end((*Journal).close)
+	if all, err := List(side.Folder); err != nil || len(all) != 1 || all[0].Step != Refused {
+		t.Errorf("%+v, %v", all, err)
+	}
+
+	// One that cannot be read is told, beside those that can.
+	other := first()
+	if err := errors.Join(os.WriteFile(name, []byte("{\"step\": {\"step\"\n"), 0o600), side.begin(SourceSide, Sending, other)); err != nil {
+		t.Fatal(err)
+	}
+	side.end((*Journal).close)
+	if all, err := List(side.Folder); err == nil || !strings.Contains(err.Error(), name+": line 1") || len(all) != 1 || all[0].ID != other.ID {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
+// full has no file become longer than size while do runs.
+func full(t *testing.T, size int64, do func()) {
+	t.Helper()
+	signal.Ignore(unix.SIGXFSZ)
+	defer signal.Reset(unix.SIGXFSZ)
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: uint64(size), Max: before.Max}); err != nil {
+		t.Fatal(err)
+	}
+	do()
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
+		t.Fatal(err)
 	}
 }
 
