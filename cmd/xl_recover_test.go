@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"xenferry/lib/migrate"
 )
@@ -75,6 +76,31 @@ func TestXLRecoverByHand(t *testing.T) {
 	recoverBy(target, 1, "no longer here", "--peer", strings.Join(source, " "))
 	recoverBy(target, 0, "runs here, at the target", "--peer-says", "given")
 	recoverBy(source, 0, "runs on the target", "--peer", strings.Join(target, " "))
+	if where := w.judge(t); where != "target" {
+		t.Errorf("the guest is at the %s", where)
+	}
+}
+
+// TestXLRecoverAtOnce: two sides that recover at once, so that each has its journal while it asks the other, do not wait for each other
+// for ever.
+func TestXLRecoverAtOnce(t *testing.T) {
+	w := newWorld(t, rand.New(rand.NewPCG(1, 1)))
+	w.strike(t, crash{"held", "source: recorded given, 1", "sender"})
+	var both []*process
+	for _, source := range []bool{true, false} {
+		words := w.recovery(t, nil, source)
+		words[len(words)-1] = "sleep 0.3; " + words[len(words)-1] // as far as the other is
+		both = append(both, start(t, words...))
+	}
+	began := time.Now()
+	for _, p := range both {
+		if status := p.wait(); status != 0 {
+			t.Errorf("exit status %d\n%s", status, p.stderr.String())
+		}
+	}
+	if took := time.Since(began); took > time.Minute { // settleTime is more
+		t.Errorf("it took %v", took)
+	}
 	if where := w.judge(t); where != "target" {
 		t.Errorf("the guest is at the %s", where)
 	}

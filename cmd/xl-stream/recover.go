@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
@@ -95,7 +94,7 @@ func (r *recovering) all(ctx context.Context, env *cli.Env, side *migrate.Side) 
 			state, err = migrate.RecoverTarget(ctx, side, e.UUID, e.ID, "", r.ask)
 		}
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // finished meanwhile
+		case errors.Is(err, migrate.ErrUnknown): // finished meanwhile
 		case err != nil:
 			errs = append(errs, err)
 		default:
@@ -155,19 +154,26 @@ func askPeer(ctx context.Context, command string, r migrate.Record, says migrate
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", command, err)
 	}
-	if step := strings.TrimSpace(string(answer)); step != unknown {
+	switch step := strings.TrimSpace(string(answer)); step {
+	case unknown:
+		return "", fmt.Errorf("%s: %w", command, migrate.ErrUnknown)
+	case busy:
+		return "", fmt.Errorf("%s: %w", command, migrate.ErrBusy)
+	default:
 		return migrate.Step(step), nil
 	}
-	return "", fmt.Errorf("%s: %w", command, migrate.ErrUnknown)
 }
 
-// unknown is what a side answers that has no record.
-const unknown = "unknown"
+// What a side answers that has no record, or whose record somebody else has.
+const (
+	unknown = "unknown"
+	busy    = "busy"
+)
 
 // answer answers the other side's askPeer, after it finished what it can.
 func (r *recovering) answer(ctx context.Context, env *cli.Env, side *migrate.Side) error {
 	part := strings.Split(r.tell, ",")
-	if len(part) != 4 {
+	if len(part) != 4 || part[3] == "" {
 		return cli.Usagef("--tell %s: want SIDE,DOMAIN,HAND-OVER,STEP", r.tell)
 	}
 	domain, err := uuid.Parse(part[1])
@@ -181,8 +187,11 @@ func (r *recovering) answer(ctx context.Context, env *cli.Env, side *migrate.Sid
 	} else {
 		step, err = migrate.RecoverTarget(ctx, side, domain, id, migrate.Step(part[3]), nil)
 	}
-	if errors.Is(err, migrate.ErrUnknown) {
+	switch {
+	case errors.Is(err, migrate.ErrUnknown):
 		step, err = unknown, nil
+	case errors.Is(err, migrate.ErrBusy):
+		step, err = busy, nil
 	}
 	if err != nil {
 		return err

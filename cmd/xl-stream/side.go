@@ -59,7 +59,7 @@ func guarded(ctx context.Context, env *cli.Env, h host.Host, spec, folder string
 			_ = h.Close()
 		}
 	}()
-	lock, err := openLock(folder)
+	lock, err := openLock(ctx, folder)
 	if err != nil {
 		return ctx, side, nil, err
 	}
@@ -86,11 +86,11 @@ func guarded(ctx context.Context, env *cli.Env, h host.Host, spec, folder string
 }
 
 // openLock makes a locked file in a folder of journals; nil if there is no folder.
-func openLock(folder string) (*os.File, error) {
+func openLock(ctx context.Context, folder string) (*os.File, error) {
 	if folder == "" {
 		return nil, nil
 	}
-	f, err := migrate.NewLock(folder)
+	f, err := migrate.NewLock(ctx, folder)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}

@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -72,7 +73,7 @@ type Journal struct {
 
 // openJournal opens the journal of a domain in folder for a side, and makes it if create. It waits for the lock at most for
 // wait; os.ErrDeadlineExceeded says that somebody has it.
-func openJournal(folder, side string, id uuid.UUID, create bool, wait time.Duration) (*Journal, error) {
+func openJournal(ctx context.Context, folder, side string, id uuid.UUID, create bool, wait time.Duration) (*Journal, error) {
 	flags := os.O_RDWR | os.O_APPEND
 	if create {
 		flags |= os.O_CREATE
@@ -81,7 +82,7 @@ func openJournal(folder, side string, id uuid.UUID, create bool, wait time.Durat
 		}
 	}
 	name := filepath.Join(folder, id.String()+"."+side)
-	f, err := openLocked(name, flags, wait)
+	f, err := openLocked(ctx, name, flags, wait)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
@@ -97,14 +98,14 @@ func openJournal(folder, side string, id uuid.UUID, create bool, wait time.Durat
 
 // openLocked opens a file and locks it, waiting at most for wait. Who had the lock may have removed the file: then it
 // opens again.
-func openLocked(name string, flags int, wait time.Duration) (*os.File, error) {
+func openLocked(ctx context.Context, name string, flags int, wait time.Duration) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(name, flags, 0o600)
 		if err != nil {
 			return nil, err
 		}
 		var st unix.Stat_t
-		if err = lock(f, wait); err == nil {
+		if err = lock(ctx, f, wait); err == nil {
 			err = unix.Fstat(int(f.Fd()), &st)
 		}
 		if err == nil && st.Nlink > 0 {
@@ -118,15 +119,28 @@ func openLocked(name string, flags int, wait time.Duration) (*os.File, error) {
 }
 
 // lock locks f, waiting at most for wait.
-func lock(f *os.File, wait time.Duration) error {
-	for end := time.Now().Add(wait); ; time.Sleep(10 * time.Millisecond) {
+func lock(ctx context.Context, f *os.File, wait time.Duration) error {
+	for end := time.Now().Add(wait); ; {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return err
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("a hand-over is under way: %w", os.ErrDeadlineExceeded)
+			return fmt.Errorf("%w: %w", ErrBusy, os.ErrDeadlineExceeded)
 		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits, until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(d):
+		return nil
 	}
 }
 
@@ -220,12 +234,12 @@ func (j *Journal) forget() error {
 
 // begin opens a journal for writing with its first step; none if the side keeps none. An earlier hand-over of the domain
 // that is not over is an error.
-func (s *Side) begin(side string, step Step, r Record) error {
+func (s *Side) begin(ctx context.Context, side string, step Step, r Record) error {
 	if s.Folder == "" {
 		return nil
 	}
 	Prune(s.Folder, s.Log)
-	j, err := openJournal(s.Folder, side, r.UUID, true, guardTime) // as long as a look by Prune takes
+	j, err := openJournal(ctx, s.Folder, side, r.UUID, true, guardTime) // as long as a look by Prune takes
 	if err != nil {
 		return err
 	}
@@ -234,7 +248,7 @@ func (s *Side) begin(side string, step Step, r Record) error {
 		err = fmt.Errorf("journal %s: an earlier hand-over of the domain is not over (%s, %s): xl-stream recover", j.file.Name(), last.Step,
 			last.Time.Format(time.DateTime))
 	case last.Step == Sending || last.Step == Receiving: // its process was killed
-		err = s.gone(last.Lock, guardTime)
+		err = s.gone(ctx, last.Lock, guardTime)
 	}
 	if err == nil {
 		s.journal = j

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,7 +34,7 @@ func JournalFolder() (string, error) {
 }
 
 // NewLock makes a file in a folder of journals, locked for as long as somebody has it open.
-func NewLock(folder string) (*os.File, error) {
+func NewLock(ctx context.Context, folder string) (*os.File, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, err
 	}
@@ -44,7 +45,7 @@ func NewLock(folder string) (*os.File, error) {
 	name := f.Name()
 	_ = f.Close()
 	// Prune may have it just now, or have taken it.
-	return openLocked(name, os.O_RDWR|os.O_CREATE, guardTime)
+	return openLocked(ctx, name, os.O_RDWR|os.O_CREATE, guardTime)
 }
 
 // journalName takes the file name of a journal apart.
@@ -110,7 +111,7 @@ func Prune(folder string, log zerolog.Logger) {
 		if !isLock && (!journal || side != TargetSide) {
 			continue
 		}
-		f, err := openLocked(name, os.O_RDWR, 0)
+		f, err := openLocked(context.Background(), name, os.O_RDWR, 0)
 		if err != nil {
 			continue
 		}

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -137,15 +138,21 @@ func first() Record {
 func TestJournal(t *testing.T) {
 	side := Side{Folder: t.TempDir(), Log: zerolog.Nop()}
 	r := first()
-	if err := side.begin(SourceSide, Sending, r); err != nil {
+	if err := side.begin(t.Context(), SourceSide, Sending, r); err != nil {
 		t.Fatal(err)
 	}
 	if all, err := List(side.Folder); err != nil || len(all) != 1 || all[0].Step != Sending || all[0].Time.IsZero() {
 		t.Fatalf("%+v, %v", all, err)
 	}
 	other := Side{Folder: side.Folder, Log: zerolog.Nop()}
-	if err := other.begin(SourceSide, Sending, r); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := other.begin(t.Context(), SourceSide, Sending, r); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("sent twice at once: %v", err)
+	}
+	enough := errors.New("enough")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(enough)
+	if _, err := openJournal(ctx, side.Folder, SourceSide, r.UUID, false, time.Hour); !errors.Is(err, enough) {
+		t.Errorf("interrupted: %v", err)
 	}
 	if err := side.step(Given, nil); err != nil {
 		t.Fatal(err)
@@ -168,10 +175,10 @@ func TestJournal(t *testing.T) {
 	if l := all[0]; l.Step != Given || l.ID != r.ID || l.UUID != r.UUID || l.Domain != 7 || l.Name != "g" || l.Peer != r.Peer || l.Host != "xen" {
 		t.Errorf("%+v", l)
 	}
-	if err := other.begin(SourceSide, Sending, r); err == nil || !strings.Contains(err.Error(), "is not over (given") {
+	if err := other.begin(t.Context(), SourceSide, Sending, r); err == nil || !strings.Contains(err.Error(), "is not over (given") {
 		t.Errorf("sent again before it is known whose it is: %v", err)
 	}
-	j, err := openJournal(side.Folder, SourceSide, r.UUID, false, 0)
+	j, err := openJournal(t.Context(), side.Folder, SourceSide, r.UUID, false, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,13 +186,13 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = j.close()
-	if j, err = openJournal(side.Folder, SourceSide, r.UUID, false, 0); err != nil || j.last.Step != Refused || len(j.all) != 3 {
+	if j, err = openJournal(t.Context(), side.Folder, SourceSide, r.UUID, false, 0); err != nil || j.last.Step != Refused || len(j.all) != 3 {
 		t.Fatalf("%+v, %v", j, err)
 	}
 	if err := j.remove(); err != nil {
 		t.Error(err)
 	}
-	if _, err := openJournal(side.Folder, SourceSide, r.UUID, false, 0); !errors.Is(err, os.ErrNotExist) {
+	if _, err := openJournal(t.Context(), side.Folder, SourceSide, r.UUID, false, 0); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }
@@ -193,7 +200,7 @@ func TestJournal(t *testing.T) {
 // A disk that is full for a while costs the step that did not fit, and no other.
 func TestJournalFull(t *testing.T) {
 	side := Side{Folder: t.TempDir(), Log: zerolog.Nop()}
-	if err := side.begin(SourceSide, Sending, first()); err != nil {
+	if err := side.begin(t.Context(), SourceSide, Sending, first()); err != nil {
 		t.Fatal(err)
 	}
 	full(t, side.journal.size+10, func() {
@@ -212,7 +219,7 @@ func TestJournalFull(t *testing.T) {
 
 	// One that cannot be read is told, beside those that can.
 	other := first()
-	if err := errors.Join(os.WriteFile(name, []byte("{\"step\": {\"step\"\n"), 0o600), side.begin(SourceSide, Sending, other)); err != nil {
+	if err := errors.Join(os.WriteFile(name, []byte("{\"step\": {\"step\"\n"), 0o600), side.begin(t.Context(), SourceSide, Sending, other)); err != nil {
 		t.Fatal(err)
 	}
 	side.end((*Journal).close)
@@ -253,7 +260,7 @@ func TestJournalsEnd(t *testing.T) {
 	side := Side{Folder: folder, Log: log}
 	receive := func(r Record, step Step, end func(*Journal) error) {
 		t.Helper()
-		if err := errors.Join(side.begin(TargetSide, Receiving, r), side.step(step, nil)); err != nil {
+		if err := errors.Join(side.begin(t.Context(), TargetSide, Receiving, r), side.step(step, nil)); err != nil {
 			t.Fatal(err)
 		}
 		side.end(end)
@@ -265,7 +272,7 @@ func TestJournalsEnd(t *testing.T) {
 	again.ID = uuid.New()
 	receive(again, Running, (*Journal).forget)
 	left(1)
-	j, err := openJournal(folder, TargetSide, r.UUID, false, 0)
+	j, err := openJournal(t.Context(), folder, TargetSide, r.UUID, false, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,12 +288,12 @@ func TestJournalsEnd(t *testing.T) {
 	receive(first(), Running, (*Journal).forget)
 	left(0)
 	held := first()
-	if err := errors.Join(side.begin(TargetSide, Receiving, held), side.step(Held, func(r *Record) { r.Time = r.Time.Add(-2 * keepTime) })); err != nil {
+	if err := errors.Join(side.begin(t.Context(), TargetSide, Receiving, held), side.step(Held, func(r *Record) { r.Time = r.Time.Add(-2 * keepTime) })); err != nil {
 		t.Fatal(err)
 	}
 	side.end((*Journal).close)
 	left(1)
-	lock, err := NewLock(folder)
+	lock, err := NewLock(t.Context(), folder)
 	if err != nil {
 		t.Fatal(err)
 	}

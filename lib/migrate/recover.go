@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"time"
@@ -16,12 +17,20 @@ import (
 	"xenferry/lib/host"
 )
 
-// How long Recover waits for a hand-over that is under way, or for its guardian; and a new hand-over for the guardian of one
-// whose process was killed.
+// How long Recover waits for a hand-over that is under way, or for its guardian, here or on the other side; an answer to the
+// other side; and a new hand-over for the guardian of one whose process was killed.
 const (
 	settleTime = 130 * time.Second
+	answerTime = 2 * time.Second
 	guardTime  = 2 * time.Second
 )
+
+// breakTime is the mean of how long Recover lets go of its journal between two questions. Two that recover at once each wait for
+// the other's journal: who sleeps longer is asked.
+const breakTime = 3 * time.Second
+
+// ErrBusy says that somebody has the record of a hand-over, on this side or, of an answer, on the other.
+var ErrBusy = errors.New("a hand-over is under way")
 
 // ErrUnknown says that a side has no record of a hand-over.
 var ErrUnknown = errors.New("nothing is recorded of this hand-over")
@@ -31,17 +40,36 @@ var ErrUnknown = errors.New("nothing is recorded of this hand-over")
 //
 // A source says Given or Kept, and the target answers Running or Refused; or Sending, if it has lost a domain that was not
 // given; or Forgotten, as nothing is left to ask.
-// A target says Held, and the source answers Given or Kept. The error is that the other side cannot be asked or cannot tell.
+// A target says Held, and the source answers Given or Kept. The error is that the other side cannot be asked or cannot tell;
+// ErrBusy, that it cannot yet.
 type Ask func(ctx context.Context, r Record, says Step) (Step, error)
 
 // RecoverTarget finishes what a receiver left behind on this host, and says which it is: Running, the domain is
 // ours; or Refused, nothing of it is here. says is what the source says, as with Ask; if that is not known, "", and the domain
-// is held, ask is asked. ErrUnknown: no receiver on this side ever began to make the domain.
+// is held, ask is asked. ErrUnknown: no receiver on this side ever began to make the domain. Who says something waits for
+// an answer: then it may be ErrBusy.
 func RecoverTarget(ctx context.Context, s *Side, domain, id uuid.UUID, says Step, ask Ask) (Step, error) {
-	j, err := s.openSettled(TargetSide, domain)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = errors.Join(ErrUnknown, err)
+	if says != "" {
+		return recoverTarget(ctx, s, domain, id, says, answerTime, nil)
 	}
+	return settled(ctx, func() (Step, error) { return recoverTarget(ctx, s, domain, id, "", settleTime, ask) })
+}
+
+// settled has a side recovered, as often as the other one is busy.
+func settled(ctx context.Context, recovers func() (Step, error)) (Step, error) {
+	for end := time.Now().Add(settleTime); ; {
+		step, err := recovers()
+		if !errors.Is(err, ErrBusy) || time.Now().After(end) {
+			return step, err
+		}
+		if err := pause(ctx, breakTime/2+rand.N(breakTime)); err != nil {
+			return "", err
+		}
+	}
+}
+
+func recoverTarget(ctx context.Context, s *Side, domain, id uuid.UUID, says Step, wait time.Duration, ask Ask) (Step, error) {
+	j, err := s.openSettled(ctx, TargetSide, domain, wait)
 	if err != nil {
 		return "", err
 	}
@@ -129,7 +157,11 @@ func (s *Side) drop(ctx context.Context, j *Journal, d *guest.Info) error {
 // asked if it was given away, and told in any case. It returns Running if the target runs it, Kept if it runs here, and
 // Refused if neither side has it.
 func RecoverSource(ctx context.Context, s *Side, domain uuid.UUID, ask Ask) (Step, error) {
-	j, d, err := s.openSource(ctx, domain)
+	return settled(ctx, func() (Step, error) { return recoverSource(ctx, s, domain, ask) })
+}
+
+func recoverSource(ctx context.Context, s *Side, domain uuid.UUID, ask Ask) (Step, error) {
+	j, d, err := s.openSource(ctx, domain, settleTime)
 	if err != nil {
 		return "", err
 	}
@@ -181,10 +213,10 @@ func RecoverSource(ctx context.Context, s *Side, domain uuid.UUID, ask Ask) (Ste
 
 // AnswerSource says what a source did with a domain in hand-over id, whose target asks: Given, or Kept and it runs here.
 // What was never begun, or is over, was not given: a target that holds a domain has not run it, and the source's journal goes
-// only once the target has, or the domain runs here.
+// only once the target has, or the domain runs here. ErrBusy: it cannot say yet.
 func AnswerSource(ctx context.Context, s *Side, domain, id uuid.UUID) (Step, error) {
-	j, d, err := s.openSource(ctx, domain)
-	if errors.Is(err, fs.ErrNotExist) {
+	j, d, err := s.openSource(ctx, domain, answerTime)
+	if errors.Is(err, ErrUnknown) {
 		return Kept, nil
 	}
 	if err != nil {
@@ -221,8 +253,8 @@ func (s *Side) runHere(ctx context.Context, r Record, d *guest.Info) (err error)
 }
 
 // openSource opens a source's journal, and finds its domain.
-func (s *Side) openSource(ctx context.Context, domain uuid.UUID) (*Journal, *guest.Info, error) {
-	j, err := s.openSettled(SourceSide, domain)
+func (s *Side) openSource(ctx context.Context, domain uuid.UUID, wait time.Duration) (*Journal, *guest.Info, error) {
+	j, err := s.openSettled(ctx, SourceSide, domain, wait)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -233,19 +265,22 @@ func (s *Side) openSource(ctx context.Context, domain uuid.UUID) (*Journal, *gue
 	return j, d, nil
 }
 
-// openSettled opens a journal of this host once its writer and the guardian are gone.
-func (s *Side) openSettled(side string, domain uuid.UUID) (*Journal, error) {
-	j, err := openJournal(s.Folder, side, domain, false, settleTime)
+// openSettled opens a journal of this host once its writer and the guardian are gone. ErrUnknown: there is none.
+func (s *Side) openSettled(ctx context.Context, side string, domain uuid.UUID, wait time.Duration) (*Journal, error) {
+	j, err := openJournal(ctx, s.Folder, side, domain, false, wait)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errors.Join(ErrUnknown, err)
+	}
 	if err != nil {
 		return nil, err
 	}
 	switch {
 	case len(j.all) == 0: // killed before it did anything
-		err = errors.Join(fs.ErrNotExist, os.Remove(j.file.Name()))
+		err = errors.Join(ErrUnknown, os.Remove(j.file.Name()))
 	case j.last.Host != hostName(s.Spec):
 		err = fmt.Errorf("journal %s: it is of host %s, not of %s", j.file.Name(), j.last.Host, hostName(s.Spec))
 	default:
-		err = s.gone(j.last.Lock, settleTime)
+		err = s.gone(ctx, j.last.Lock, wait)
 	}
 	if err != nil {
 		return nil, errors.Join(err, j.close())
@@ -268,11 +303,11 @@ func (s *Side) find(ctx context.Context, wanted func(guest.Info) bool) (*guest.I
 }
 
 // gone waits until nobody else has a lock any more: a process, or the guardian that undoes what it left.
-func (s *Side) gone(name string, wait time.Duration) error {
+func (s *Side) gone(ctx context.Context, name string, wait time.Duration) error {
 	if name == "" || name == s.Lock {
 		return nil
 	}
-	f, err := openLocked(name, os.O_RDWR, wait)
+	f, err := openLocked(ctx, name, os.O_RDWR, wait)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // they ended in order
 	}

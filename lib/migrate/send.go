@@ -28,7 +28,7 @@ func Send(ctx context.Context, s *Source, l *transport.Link) (err error) {
 		id = uuid.New()
 		s.Head.Tail = offerOf(id)
 	}
-	err = s.begin(SourceSide, Sending, Record{ID: id, UUID: s.Domain.UUID, Domain: s.Domain.ID, Name: s.Domain.Name, Peer: s.Peer})
+	err = s.begin(ctx, SourceSide, Sending, Record{ID: id, UUID: s.Domain.UUID, Domain: s.Domain.ID, Name: s.Domain.Name, Peer: s.Peer})
 	if err != nil {
 		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
 	}

@@ -178,7 +178,7 @@ func (t *Target) announce(ctx context.Context, spec guest.Spec) error {
 		t.state.Existing = append(t.state.Existing, d.ID)
 	}
 	if t.Name != nil {
-		if err := t.begin(TargetSide, Receiving, Record{ID: t.id, UUID: spec.UUID, Name: t.name, Existing: t.state.Existing}); err != nil {
+		if err := t.begin(ctx, TargetSide, Receiving, Record{ID: t.id, UUID: spec.UUID, Name: t.name, Existing: t.state.Existing}); err != nil {
 			return err
 		}
 	}
