@@ -6,6 +6,7 @@ package migrate
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -56,19 +57,47 @@ func Unpause(ctx context.Context, h host.Host, d guest.Info) error {
 // was told, so that the two never part.
 func Undo(ctx context.Context, h host.Host, log zerolog.Logger, s guard.State) error {
 	r, ok, err := lastRecord(s.Journal)
-	if err != nil { // whose the domain is cannot be known
+	switch {
+	case err != nil: // whose the domain is cannot be known
 		return fmt.Errorf("its process was killed; domain %d is left as it is: %w", s.Domain, err)
+	case !ok:
+		return emulator.Undo(ctx, h, log, s)
 	}
-	if ok {
-		switch r.Step {
-		case Given, Held:
-			log.Info().Msgf("its process was killed; domain %v is %s, and waits for xl-stream recover", r.UUID, r.Step)
-			return nil
-		case Owned:
-			s = guard.State{Domain: s.Domain, UUID: s.UUID, Unpause: !r.Paused}
-		}
+	switch r.Step {
+	case Given, Held:
+		log.Info().Msgf("its process was killed; domain %v is %s, and waits for xl-stream recover", r.UUID, r.Step)
+		return nil
+	case Owned:
+		s = guard.State{Domain: s.Domain, UUID: s.UUID, Unpause: !r.Paused}
+	case Returned:
+		s = guard.State{Domain: s.Domain, UUID: s.UUID, Existing: r.Existing, Destroy: true}
 	}
-	return emulator.Undo(ctx, h, log, s)
+	err = emulator.Undo(ctx, h, log, s)
+	if err == nil && r.Step == Sending {
+		err = endSending(ctx, h, s.Journal, r)
+	}
+	return err
+}
+
+// endSending ends the journal of a sender that was killed, once its domain runs on: what somebody else does with the domain later
+// is not for recover to undo. A journal that somebody has open, or of a domain that is gone, is left to recover.
+func endSending(ctx context.Context, h host.Host, name string, r Record) error {
+	d, err := h.Info(ctx, r.Domain)
+	if err != nil || d.UUID != r.UUID || d.Dying {
+		return nil
+	}
+	f, err := openLocked(ctx, name, os.O_RDWR, 0)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = f.Close() }()
+	if now, ok, err := lastRecord(name); err != nil || !ok || now.ID != r.ID || now.Step != Sending {
+		return err
+	}
+	if err := (&Side{Host: h}).runHere(ctx, r, &d); err != nil {
+		return err
+	}
+	return os.Remove(name)
 }
 
 // renamer is a host that can give a domain another name.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"xenferry/lib/guard"
 	"xenferry/lib/transport"
 )
 
@@ -39,6 +40,9 @@ func Send(ctx context.Context, s *Source, l *transport.Link) (err error) {
 			s.end((*Journal).remove)
 		}
 	}()
+	if err := s.change(func(*guard.State) {}); err != nil { // the guardian learns of the journal
+		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
+	}
 	// As long as the user's ssh may want to know a password.
 	if _, err := hear(ctx, l, 0, banner); err != nil {
 		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
