@@ -1,6 +1,7 @@
 package cmd_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -81,6 +82,53 @@ func TestXLRecoverByHand(t *testing.T) {
 	}
 }
 
+// TestXLRecoverBusy: what a sender left of a domain that somebody else saves meanwhile waits until he is done, and his guest stays
+// suspended; whoever asks.
+func TestXLRecoverBusy(t *testing.T) {
+	w := newWorld(t, rand.New(rand.NewPCG(1, 1)))
+	w.strike(t, crash{"held", "source: got xl migration receiver ready, send binary domain data., 1", "source side"})
+	left, err := migrate.List(w.ja)
+	if err != nil || len(left) != 1 || left[0].Step != migrate.Sending {
+		t.Fatalf("%+v, %v", left, err)
+	}
+	r, out := pipe(t) // that nobody reads
+	saver := startWith(t, nil, out, nil, "xl-stream", "save", "--host", w.a.spec, "g")
+	closeAll(out)
+	suspended := func() bool { d := w.a.domain(t, "g"); return d != nil && d.Suspended() }
+	for deadline := time.Now().Add(patience); !suspended(); time.Sleep(5 * time.Millisecond) {
+		if saver.over() || time.Now().After(deadline) {
+			t.Fatalf("it does not save\n%s", saver.stderr.String())
+		}
+	}
+	ours := []string{"xl-stream", "recover", "--host", w.a.spec, "--journal", w.ja}
+	tell := append(ours[:len(ours):len(ours)], "--tell", fmt.Sprintf("source,%v,%v,held", left[0].UUID, left[0].ID))
+	for _, words := range [][]string{ours, tell} {
+		_, said, status := try(t, words...)
+		if want := fmt.Sprintf("process %d is at work on domain", saver.cmd.Process.Pid); status != 1 || !strings.Contains(said, want) {
+			t.Errorf("exit status %d, %q is not said\n%s", status, want, said)
+		}
+		if !suspended() {
+			t.Fatal("the guest runs while it is saved")
+		}
+	}
+	closeAll(r) // then the save fails, and the guest runs on
+	saver.wait()
+	run(t, ours...)
+	if where := w.judge(t); where != "source" {
+		t.Errorf("the guest is at the %s", where)
+	}
+
+	// Where a guardian is left to let the domain run on, it leaves recover nothing to undo.
+	w.strike(t, crash{"held", "source: got domain received and held, ready to unpause, 1", "sender"})
+	if left, err := migrate.List(w.ja); err != nil || len(left) > 0 {
+		t.Errorf("%+v, %v", left, err)
+	}
+	w.recover(t)
+	if where := w.judge(t); where != "source" {
+		t.Errorf("the guest is at the %s", where)
+	}
+}
+
 // TestXLRecoverAtOnce: two sides that recover at once, so that each has its journal while it asks the other, do not wait for each other
 // for ever.
 func TestXLRecoverAtOnce(t *testing.T) {
@@ -104,4 +152,17 @@ func TestXLRecoverAtOnce(t *testing.T) {
 	if where := w.judge(t); where != "target" {
 		t.Errorf("the guest is at the %s", where)
 	}
+}
+
+// TestXLSendPeer: a sender whose link is lost too late asks the target at once, and ends the domain that it has locked itself.
+func TestXLSendPeer(t *testing.T) {
+	a, b := newHost(t, "--memory", "64M"), newHost(t, "--memory", "64M")
+	a.create(t, "--name", "g", "--kind", "pvh", "--memory", "8M", "--workload", "uniform:3000")
+	there := fmt.Sprintf("--host %s --journal %s", b.spec, t.TempDir())
+	_, said, status := try(t, "xl-stream", "send", "--host", a.spec, "--peer", "xl-stream recover "+there, "g",
+		"exec:xl-stream receive "+there+" | { head -c 54; head -c 43; }") // the banner, and that it is held
+	if status != 0 || !strings.Contains(said, "asking the target") {
+		t.Errorf("exit status %d\n%s", status, said)
+	}
+	moved(t, a, b, said)
 }

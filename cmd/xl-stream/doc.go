@@ -82,7 +82,8 @@
 //	                       running, or has refused it; a source has given it, or has kept it
 //	--list                 print the journals instead, an object of JSON a line
 //
-// Without an answer such a domain stays as it is, with exit status 1. Once the other side will not ask, a journal goes; else a
+// Without an answer such a domain stays as it is, with exit status 1; so does one that another process is at work on, and a
+// journal that cannot be read is said to be so. Once the other side will not ask, a journal goes; else a
 // target's stays for 30 days. A guest that ran on the target, and was lost with that machine before its source heard
 // of it, is not run from the source's old copy unless you say refused.
 //

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xenferry/lib/guest"
+	"xenferry/lib/host"
 )
 
 // Step is how far a hand-over is, on one side.
@@ -69,6 +70,8 @@ type Journal struct {
 	size int64 // of what was written whole
 	all  []Record
 	last Record
+
+	domain *host.Lock // while it is recovered: its domain's
 }
 
 // openJournal opens the journal of a domain in folder for a side, and makes it if create. It waits for the lock at most for
@@ -218,7 +221,12 @@ func (j *Journal) write(step Step, change func(*Record)) error {
 }
 
 // close lets go of the journal; a remove takes it away first.
-func (j *Journal) close() error { return j.file.Close() }
+func (j *Journal) close() error {
+	if j.domain != nil {
+		j.domain.Release()
+	}
+	return j.file.Close()
+}
 
 func (j *Journal) remove() error { return errors.Join(os.Remove(j.file.Name()), j.close()) }
 

@@ -29,6 +29,7 @@ type Side struct {
 
 	Folder   string        // of journals; none for a side that keeps none
 	Lock     string        // what a journal says of this process and its guardian: see Record.Lock
+	Locked   guest.DomID   // the domain whose lock (host.LockDomain) the caller has; 0 for none
 	Patience time.Duration // how long the other side may take to answer; 0 is for ever
 
 	journal *Journal

@@ -96,7 +96,7 @@ func recoverTarget(ctx context.Context, s *Side, domain, id uuid.UUID, says Step
 
 // finishTarget finishes the last hand-over of a target's journal.
 func (s *Side) finishTarget(ctx context.Context, j *Journal, says Step, ask Ask) (Step, error) {
-	d, err := s.find(ctx, func(d guest.Info) bool { return d.UUID == j.last.UUID && !slices.Contains(j.last.Existing, d.ID) })
+	d, err := s.take(ctx, j, func(d guest.Info) bool { return d.UUID == j.last.UUID && !slices.Contains(j.last.Existing, d.ID) })
 	if err != nil {
 		return "", err
 	}
@@ -258,7 +258,7 @@ func (s *Side) openSource(ctx context.Context, domain uuid.UUID, wait time.Durat
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := s.find(ctx, func(d guest.Info) bool { return d.UUID == domain && d.ID == j.last.Domain })
+	d, err := s.take(ctx, j, func(d guest.Info) bool { return d.UUID == domain && d.ID == j.last.Domain })
 	if err != nil {
 		return nil, nil, errors.Join(err, j.close())
 	}
@@ -286,6 +286,19 @@ func (s *Side) openSettled(ctx context.Context, side string, domain uuid.UUID, w
 		return nil, errors.Join(err, j.close())
 	}
 	return j, nil
+}
+
+// take finds a domain, as find does, and takes its lock until the journal is closed: since the hand-over somebody else may have begun
+// to work on it.
+func (s *Side) take(ctx context.Context, j *Journal, wanted func(guest.Info) bool) (*guest.Info, error) {
+	d, err := s.find(ctx, wanted)
+	if err != nil || d == nil || d.ID == s.Locked {
+		return d, err
+	}
+	if j.domain, err = host.LockDomain(ctx, s.Host, d.ID, s.Log); err != nil {
+		return nil, err
+	}
+	return s.find(ctx, wanted) // who had the lock may have changed it
 }
 
 // find is the domain that is what is wanted, nil if there is none. On a host that is source and target a UUID alone means two.
