@@ -80,7 +80,8 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	err = migrate.Send(ctx, s, l)
 	closed := l.Close()
 	if s.Orphan != nil && peer != "" {
-		if _, e := askPeer(context.WithoutCancel(ctx), peer, *s.Orphan, migrate.Kept); e != nil && !errors.Is(e, migrate.ErrUnknown) {
+		_, e := migrate.TellKept(context.WithoutCancel(ctx), *s.Orphan, (&recovering{peer: peer}).ask)
+		if e != nil && !errors.Is(e, migrate.ErrUnknown) {
 			env.Log.Warn().Err(e).Msg("the target could not be told that the domain stays here")
 		}
 	}

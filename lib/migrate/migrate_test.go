@@ -301,3 +301,25 @@ func TestJournalsEnd(t *testing.T) {
 	_ = lock.Close()
 	left(1)
 }
+
+// A side that is busy is asked again, until who asks gives up.
+func TestBusy(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	enough := errors.New("enough")
+	asked := 0
+	step, err := TellKept(ctx, first(), func(context.Context, Record, Step) (Step, error) {
+		if asked++; asked == 1 {
+			return "", fmt.Errorf("there: %w", ErrBusy)
+		}
+		return Refused, nil
+	})
+	if step != Refused || err != nil || asked != 2 {
+		t.Errorf("%q, %v, asked %d times", step, err, asked)
+	}
+	if _, err := TellKept(ctx, first(), func(context.Context, Record, Step) (Step, error) {
+		cancel(enough)
+		return "", ErrBusy
+	}); !errors.Is(err, enough) {
+		t.Errorf("interrupted: %v", err)
+	}
+}

@@ -55,10 +55,10 @@ func RecoverTarget(ctx context.Context, s *Side, domain, id uuid.UUID, says Step
 	return settled(ctx, func() (Step, error) { return recoverTarget(ctx, s, domain, id, "", settleTime, ask) })
 }
 
-// settled has a side recovered, as often as the other one is busy.
-func settled(ctx context.Context, recovers func() (Step, error)) (Step, error) {
+// settled asks the other side, after what this one has to do for that, as often as it is busy.
+func settled(ctx context.Context, asks func() (Step, error)) (Step, error) {
 	for end := time.Now().Add(settleTime); ; {
-		step, err := recovers()
+		step, err := asks()
 		if !errors.Is(err, ErrBusy) || time.Now().After(end) {
 			return step, err
 		}
@@ -200,8 +200,11 @@ func recoverSource(ctx context.Context, s *Side, domain uuid.UUID, ask Ask) (Ste
 	if err := s.runHere(ctx, r, d); err != nil {
 		return "", err
 	}
-	end = j.remove
-	switch step, err := ask(ctx, r, Kept); {
+	end = func() error { return nil }
+	if err := j.remove(); err != nil { // before the target is told: it may have to ask
+		return "", err
+	}
+	switch step, err := TellKept(ctx, r, ask); {
 	case errors.Is(err, ErrUnknown):
 	case err != nil:
 		s.Log.Warn().Err(err).Msgf("domain %v: %s may hold a copy, paused, until it recovers", r.UUID, r.Peer)
@@ -209,6 +212,11 @@ func recoverSource(ctx context.Context, s *Side, domain uuid.UUID, ask Ask) (Ste
 		return "", fmt.Errorf("domain %v runs here, and also at %s", r.UUID, r.Peer)
 	}
 	return Kept, nil
+}
+
+// TellKept tells a target, which may hold the domain of a source's record, that it runs at the source. The answer is as with Ask.
+func TellKept(ctx context.Context, r Record, ask Ask) (Step, error) {
+	return settled(ctx, func() (Step, error) { return ask(ctx, r, Kept) })
 }
 
 // AnswerSource says what a source did with a domain in hand-over id, whose target asks: Given, or Kept and it runs here.
