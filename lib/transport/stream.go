@@ -30,10 +30,53 @@ func Check(fd int) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return fmt.Errorf("descriptor %d: %w", fd, err)
 	}
+	if wasClosed(fd, &st) {
+		return fmt.Errorf("descriptor %d: %w", fd, errClosed)
+	}
 	if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
 		return fmt.Errorf("descriptor %d %w", fd, ErrTerminal)
 	}
 	return nil
+}
+
+var errClosed = errors.New("is closed")
+
+// wasClosed reports whether fd is one of the first three descriptors and was closed when this process began. Go's runtime
+// has opened /dev/null there since, for reading and writing; a shell's </dev/null is for reading, its >/dev/null for writing.
+func wasClosed(fd int, st *unix.Stat_t) bool {
+	if fd > 2 || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+		return false
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	return err == nil && flags&unix.O_ACCMODE == unix.O_RDWR
+}
+
+// Given refuses descriptors that this process was not given when it began: closed ones, and those that it, or Go's runtime,
+// opened since, which are closed on exec. So it must be asked before CloseOnExec makes others that too.
+func Given(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("descriptor %d: %w", fd, err)
+	}
+	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC != 0 || wasClosed(fd, &st) {
+		return fmt.Errorf("descriptor %d: %w", fd, errClosed)
+	}
+	return nil
+}
+
+// CheckGiven is Check of a descriptor that this process must have been given.
+func CheckGiven(fd int) error {
+	if err := Given(fd); err != nil {
+		return err
+	}
+	return Check(fd)
+}
+
+// SameFile reports whether the descriptor is the file that st is of: what is written to one gets into the other. Devices,
+// such as /dev/null, are not asked about.
+func SameFile(fd int, st *unix.Stat_t) bool {
+	var own unix.Stat_t
+	return unix.Fstat(fd, &own) == nil && own.Dev == st.Dev && own.Ino == st.Ino && st.Mode&unix.S_IFMT != unix.S_IFCHR
 }
 
 // fileType is S_IFMT's part of the descriptor's mode.
