@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 
 	"xenferry/lib/cli"
 	"xenferry/lib/direct"
@@ -45,6 +46,8 @@ func parse(env *cli.Env) (*options, error) {
 		return nil, err
 	case len(words) != 0:
 		return nil, cli.Usagef("%q: no words are expected", words)
+	case o.fd < 0:
+		return nil, cli.Usagef("--fd %d: no descriptor", o.fd)
 	case o.fd == o.ack:
 		return nil, cli.Usagef("--fd and --ack are both %d", o.fd)
 	}
@@ -72,13 +75,17 @@ func parse(env *cli.Env) (*options, error) {
 
 // check refuses descriptors that cannot be what they shall be.
 func (o *options) check() error {
-	if err := transport.Check(o.fd); err != nil {
+	if err := transport.CheckGiven(o.fd); err != nil {
 		return cli.Usagef("stream: %v", err)
 	}
 	if o.ack >= 0 {
-		if err := transport.Check(o.ack); err != nil {
+		if err := transport.CheckGiven(o.ack); err != nil {
 			return cli.Usagef("--ack: %v", err)
 		}
+	}
+	var st unix.Stat_t
+	if unix.Stat(o.domidFile, &st) == nil && transport.SameFile(o.fd, &st) {
+		return cli.Usagef("--domid-file %s: that is the stream's file", o.domidFile)
 	}
 	return nil
 }

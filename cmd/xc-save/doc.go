@@ -19,7 +19,7 @@
 //	--strict-stream      nothing of our own in the stream: xc-restore then must be told what domain to make
 //	--domain-out FILE    write what it takes to make the domain, as JSON, for xc-restore --domain
 //	--debug-verify       send all pages again at the end, for the target to compare (VERIFY)
-//	--stats FILE|fd:N    statistics, a JSON object a line
+//	--stats FILE|fd:N    statistics, a JSON object a line; not where the stream goes
 //	--suspend-timeout D  how long the guest may take to suspend (60s)
 //	--resume             let a domain run on that was left suspended, and its emulator; one that is paused stays so
 //	--destroy            destroy a domain that was left suspended

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"xenferry/lib/cli"
 	"xenferry/lib/direct"
 	"xenferry/lib/save"
@@ -24,6 +26,7 @@ type options struct {
 	strict        bool
 	domainOut     string
 	stats         string
+	statsFile     *os.File // of --stats fd:N
 	policy        save.Threshold
 	save          direct.SaveOptions
 	leave         string
@@ -84,33 +87,63 @@ func (o *options) check() error {
 		return cli.Usagef("--stream-version %d: want 2 or 3", o.streamVersion)
 	case o.save.Verify && !o.save.Live:
 		return cli.Usagef("--debug-verify is for --live")
+	case o.fd < 0:
+		return cli.Usagef("--fd %d: no descriptor", o.fd)
 	case o.fd == o.ack:
 		return cli.Usagef("--fd and --ack are both %d", o.fd)
 	}
-	if err := transport.Check(o.fd); err != nil {
+	if err := transport.CheckGiven(o.fd); err != nil {
 		return cli.Usagef("stream: %v", err)
 	}
 	if o.ack >= 0 {
-		if err := transport.Check(o.ack); err != nil {
+		if err := transport.CheckGiven(o.ack); err != nil {
 			return cli.Usagef("--ack: %v", err)
 		}
+	}
+	if err := o.checkOutputs(); err != nil {
+		return err
 	}
 	o.save.Version, o.save.Policy = o.streamVersion, o.policy
 	o.save.Durable = transport.IsRegular(o.fd)
 	return nil
 }
 
-// openStats opens what --stats names; nil for nothing.
-func (o *options) openStats() (io.Writer, error) {
-	if o.stats == "" {
-		return nil, nil
-	}
+// checkOutputs refuses outputs that would get into the stream, or into a descriptor of this process's own.
+func (o *options) checkOutputs() error {
+	var st unix.Stat_t
 	if word, ok := strings.CutPrefix(o.stats, "fd:"); ok {
 		fd, err := strconv.Atoi(word)
 		if err != nil || fd < 0 {
-			return nil, cli.Usagef("--stats %s: no descriptor", o.stats)
+			return cli.Usagef("--stats %s: no descriptor", o.stats)
 		}
-		return os.NewFile(uintptr(fd), o.stats), nil
+		if err := transport.Given(fd); err != nil {
+			return cli.Usagef("--stats: %v", err)
+		}
+		if unix.Fstat(fd, &st) == nil && o.carries(&st) {
+			return cli.Usagef("--stats %s: that is the stream's, or --ack's", o.stats)
+		}
+		o.statsFile = os.NewFile(uintptr(fd), o.stats)
+	} else if unix.Stat(o.stats, &st) == nil && o.carries(&st) {
+		return cli.Usagef("--stats %s: that is the stream's file, or --ack's", o.stats)
+	}
+	if unix.Stat(o.domainOut, &st) == nil && o.carries(&st) {
+		return cli.Usagef("--domain-out %s: that is the stream's file, or --ack's", o.domainOut)
+	}
+	return nil
+}
+
+// carries reports whether a file is the stream's or --ack's.
+func (o *options) carries(st *unix.Stat_t) bool {
+	return transport.SameFile(o.fd, st) || transport.SameFile(o.ack, st)
+}
+
+// openStats opens what --stats names; nil for nothing.
+func (o *options) openStats() (io.Writer, error) {
+	switch {
+	case o.stats == "":
+		return nil, nil
+	case o.statsFile != nil:
+		return o.statsFile, nil
 	}
 	return os.Create(o.stats)
 }

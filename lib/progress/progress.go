@@ -135,10 +135,14 @@ func (m *Meter) Close(ok bool) {
 	m.log.Info().Msgf("%d pages, %.1f MiB sent in %.2f s", m.total.Sent, mib(m.total.Octets), m.total.Seconds)
 }
 
-// emit writes e. Statistics are a courtesy: who stops reading them does not stop a migration.
+// emit writes e. Statistics are a courtesy: who stops reading them does not stop a migration, but is told of once.
 func (m *Meter) emit(e Event) {
-	if m.stats != nil {
-		_ = m.stats.Encode(e)
+	if m.stats == nil {
+		return
+	}
+	if err := m.stats.Encode(e); err != nil {
+		m.log.Warn().Msgf("no more statistics: %v", err)
+		m.stats = nil
 	}
 }
 
