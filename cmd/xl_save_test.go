@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	"xenferry/lib/guest"
 	"xenferry/lib/qmp"
@@ -64,7 +65,7 @@ func TestXLSaveDevices(t *testing.T) {
 }
 
 // TestXLSaveKill kills save at random moments: then the file is the one that was there, and the guest runs or can be made
-// to; or it is the new one, complete, and the guest does not run.
+// to; or it is the new one, complete, and the guest does not run. No other file is left.
 func TestXLSaveKill(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -72,6 +73,10 @@ func TestXLSaveKill(t *testing.T) {
 	h := newHost(t, "--memory", "128M")
 	file := filepath.Join(t.TempDir(), "g.save")
 	seen := map[string]int{}
+	nameless, err := unix.Open(filepath.Dir(file), unix.O_TMPFILE|unix.O_WRONLY, 0o600)
+	if err == nil {
+		_ = unix.Close(nameless)
+	}
 	for range count(30, 6, 100) {
 		victim := pick(r, "xl-stream", "xl-stream", "xc-save", "xenferry-guard")
 		h.create(t, append(busy, "--kind", pick(r, "hvm", "pv64"))...)
@@ -86,6 +91,9 @@ func TestXLSaveKill(t *testing.T) {
 		now, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if names, _ := filepath.Glob(filepath.Dir(file) + "/.*"); len(names) > 0 && nameless >= 0 {
+			t.Fatalf("%s killed, left are %q", victim, names)
 		}
 		d := h.domain(t, "g")
 		said := fmt.Sprintf("%s killed; exit status %d\n%s", victim, status, p.stderr.String())

@@ -91,8 +91,9 @@
 // ends its emulator and removes the backends of its devices and libxl's files.
 //
 // save writes a domain as xl save does: xl's header, the libxl stream, in it the guest, by xc-save as a helper on the same
-// descriptor, and the state of its emulator. FILE is written beside its name and takes it when all of it is on the disk; what
-// was there before stays until then. Without FILE the image goes to standard output.
+// descriptor, and the state of its emulator. FILE gets its name when all of it is on the disk; what was there before stays until
+// then, and whatever fails or is killed leaves nothing else. (Where the file system has no files without a name, as NFS, it is
+// .FILE.N until then, which kill -9 leaves.) Without FILE the image goes to standard output.
 //
 //	--host H             as for xc-save
 //	--live               copy while the guest runs, and suspend it for the last pages only

@@ -1,20 +1,16 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
+
+	"xenferry/lib/outfile"
 )
 
-// output is a file that a part of the stream goes to. It is written beside its path and takes its name by commit, so
-// that a failure leaves nothing half-written; what is there and no regular file is written to directly.
+// output is a file that a part of the stream goes to. A failure leaves nothing half-written.
 type output struct {
 	path string // empty: not asked for
-	file *os.File
-	temp bool // file is beside path
+	file *outfile.File
 }
 
 // opener is what the filter calls for each part, or nil if the part is not asked for.
@@ -26,9 +22,9 @@ func (o *output) opener() func() (io.WriteCloser, error) {
 }
 
 // open returns the output, emptied if it was written to before: the last part of its kind counts.
-func (o *output) open() (io.WriteCloser, error) {
+func (o *output) open() (_ io.WriteCloser, err error) {
 	if o.file != nil {
-		if !o.temp {
+		if !o.file.Lasting() {
 			return nil, fmt.Errorf("%s: the stream has this twice, and a pipe cannot be emptied", o.path)
 		}
 		if err := o.file.Truncate(0); err != nil {
@@ -37,13 +33,9 @@ func (o *output) open() (io.WriteCloser, error) {
 		_, err := o.file.Seek(0, io.SeekStart)
 		return kept{o.file}, err
 	}
-	st, err := os.Stat(o.path)
-	switch {
-	case err == nil && !st.Mode().IsRegular():
-		o.file, err = os.OpenFile(o.path, os.O_WRONLY, 0)
-	case err == nil || errors.Is(err, fs.ErrNotExist):
-		o.temp = true
-		o.file, err = os.CreateTemp(filepath.Dir(o.path), "."+filepath.Base(o.path)+".*") // mode 0600: guest state
+	o.file, err = outfile.Create(o.path, 0o600) // guest state
+	if err != nil {
+		o.file = nil
 	}
 	return kept{o.file}, err
 }
@@ -63,25 +55,15 @@ func (o *output) commit() error {
 			return err
 		}
 	}
-	if err := o.file.Close(); err != nil {
+	if err := o.file.Commit(); err != nil {
 		return err
 	}
-	if o.temp {
-		if err := os.Rename(o.file.Name(), o.path); err != nil {
-			return err
-		}
-	}
-	o.file = nil
-	return nil
+	return o.file.Close()
 }
 
 // discard removes what is not committed.
 func (o *output) discard() {
-	if o.file == nil {
-		return
-	}
-	_ = o.file.Close()
-	if o.temp {
-		_ = os.Remove(o.file.Name())
+	if o.file != nil {
+		o.file.Discard()
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"xenferry/lib/cli"
 	"xenferry/lib/direct"
 	"xenferry/lib/migrate"
+	"xenferry/lib/outfile"
 	"xenferry/lib/transport"
 )
 
@@ -88,11 +89,11 @@ func saveTo(ctx context.Context, s *migrate.Source, file *image, leave direct.Le
 				return "", s.Undo(ctx, err)
 			}
 		}
-		if err := file.name(); err != nil {
+		if err := file.named.Commit(); err != nil {
 			return "", s.Undo(ctx, err)
 		}
-		if err := file.syncFolder(); err != nil {
-			return "", fmt.Errorf("%w; domain %d is suspended, and %s complete", err, s.Domain.ID, file.path)
+		if err := syncFolder(file.named.Path()); err != nil {
+			return "", fmt.Errorf("%w; domain %d is suspended, and %s complete", err, s.Domain.ID, file.named.Path())
 		}
 	}
 	switch leave {
@@ -110,50 +111,31 @@ func saveTo(ctx context.Context, s *migrate.Source, file *image, leave direct.Le
 	return "suspended", nil
 }
 
-// image is where a domain is saved to. A regular file is written beside its path, so that what was there stays until all
-// of the image is on the disk.
+// image is where a domain is saved to.
 type image struct {
 	*os.File
-	path    string
-	beside  bool // File has not got its name yet
-	lasting bool // File is a regular file of ours
+	named   *outfile.File // nil for standard output
+	lasting bool          // File is a regular file of ours
 }
 
 // openImage opens where path leads; no path is standard output.
 func openImage(path string) (*image, error) {
-	i := &image{path: path}
 	if path == "" {
-		i.File = os.Stdout
-		return i, usage(transport.Check(1))
+		return &image{File: os.Stdout}, usage(transport.Check(1))
 	}
-	st, err := os.Stat(path)
-	if err == nil && !st.Mode().IsRegular() {
-		i.File, err = os.OpenFile(path, os.O_WRONLY, 0)
-		return i, err
+	named, err := outfile.Create(path, 0o600) // guest memory
+	if err != nil {
+		return nil, err
 	}
-	if target, e := filepath.EvalSymlinks(path); err == nil && e == nil {
-		i.path = target // the link stays one
-	}
-	i.lasting, i.beside = true, true
-	i.File, err = os.CreateTemp(filepath.Dir(i.path), "."+filepath.Base(i.path)+".*") // mode 0600: guest memory
-	return i, err
+	return &image{named.File, named, named.Lasting()}, nil
 }
 
 // usage gives an error of a descriptor the status of wrong usage.
 func usage(err error) error { return cli.WithStatus(cli.ExitUsage, err) }
 
-// name gives a complete file its name.
-func (i *image) name() error {
-	if err := os.Rename(i.File.Name(), i.path); err != nil {
-		return err
-	}
-	i.beside = false
-	return nil
-}
-
-// syncFolder makes the name lasting.
-func (i *image) syncFolder() error {
-	d, err := os.Open(filepath.Dir(i.path))
+// syncFolder makes a file's name lasting.
+func syncFolder(path string) error {
+	d, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
@@ -162,8 +144,7 @@ func (i *image) syncFolder() error {
 
 // discard removes what has no name.
 func (i *image) discard() {
-	if i.beside {
-		_ = i.File.Close()
-		_ = os.Remove(i.File.Name())
+	if i.named != nil {
+		i.named.Discard()
 	}
 }
