@@ -24,7 +24,8 @@
 //
 // A long option may be shortened as long as it is unambiguous. Other words are ignored.
 //
-// After a failure a file named by --out has .partial behind its name; an empty one is removed. With --salvage it stays: the
+// A file named by --out has that name once it is complete, and what was there before stays until then, even if it is the image.
+// After a failure what was converted has .partial behind the name; an empty one is removed. With --salvage it has the name: the
 // END of a layer is in it only if all of that layer is, so that nothing restores a guest with parts missing. --salvage reads
 // a batch whole before it writes it. --last-checkpoint keeps what may yet be of no use in temporary files without a name.
 //

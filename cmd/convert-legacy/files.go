@@ -6,32 +6,43 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"xenferry/lib/legacy"
+	"xenferry/lib/outfile"
 	"xenferry/lib/transport"
 )
 
 // input is the image's descriptor.
 type input struct {
 	fd   int
-	ours bool // opened here
+	ours bool        // opened here
+	info os.FileInfo // nil if there is none
 }
 
 // openInput opens what -i names. A named pipe whose writer is not there yet does not block here, so that a signal still
 // ends the wait for it.
 func openInput(name string) (*input, error) {
 	if fd, ok := descriptor(name); ok {
-		return &input{fd: fd}, nil
+		in := &input{fd: fd}
+		in.info, _ = os.Stat(fmt.Sprintf("/proc/self/fd/%d", fd))
+		return in, nil
 	}
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
-	return &input{fd, true}, nil
+	in := &input{fd: fd, ours: true}
+	if in.info, err = os.Stat(name); err == nil && in.info.IsDir() {
+		err = fmt.Errorf("read %s: %w", name, unix.EISDIR)
+	}
+	if err != nil {
+		in.close()
+		return nil, err
+	}
+	return in, nil
 }
 
 func (in *input) close() {
@@ -45,52 +56,58 @@ type output struct {
 	name string // as given
 	fd   int
 
-	mu   sync.Mutex // whoever is interrupted may abandon it while it is being opened
-	path string     // of a regular file opened here, else empty
+	mu    sync.Mutex    // whoever is interrupted may abandon it while it is being opened
+	file  *outfile.File // opened here, else nil
+	image os.FileInfo   // of the input
 }
 
-// open opens what -o names; a file that is there is emptied.
-func (o *output) open() (err error) {
+// open opens what -o names. The image may be in the same file: it stays there until the stream is complete.
+func (o *output) open(in *input) error {
 	if fd, ok := descriptor(o.name); ok {
 		o.fd = fd
 		return nil
 	}
-	o.fd, err = unix.Open(o.name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC|unix.O_NOCTTY, 0o666)
+	file, err := outfile.Create(o.name, 0o666)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", o.name, err)
+		return err
 	}
-	if transport.IsRegular(o.fd) {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		o.path, err = filepath.EvalSymlinks(o.name)
-	}
-	return err
-}
-
-// close closes the descriptor: an error that comes only then is one of writing.
-func (o *output) close() error {
-	if err := unix.Close(o.fd); err != nil && !errors.Is(err, unix.EINTR) {
-		return fmt.Errorf("close %s: %w", o.name, err)
-	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.file, o.fd = file, int(file.Fd())
+	o.image = in.info
 	return nil
 }
 
-// abandon leaves no file under its name that err kept from becoming whole, and says so with err.
+// commit closes the output, which then has its name: an error that comes only then is one of writing.
+func (o *output) commit() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.file == nil {
+		if err := unix.Close(o.fd); err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("close %s: %w", o.name, err)
+		}
+		return nil
+	}
+	if err := o.file.Commit(); err != nil {
+		return err
+	}
+	return o.file.Close()
+}
+
+// abandon leaves what err kept from becoming whole under a name of its own, unless that is the image's, and says so with err.
 func (o *output) abandon(err error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.path == "" {
+	if o.file == nil || !o.file.Lasting() {
 		return err
 	}
-	info, failed := os.Stat(o.path)
-	if failed == nil && info.Size() == 0 {
-		return errors.Join(err, os.Remove(o.path))
+	partial := o.file.Path() + ".partial"
+	there, _ := os.Stat(partial)
+	if info, failed := o.file.Stat(); failed != nil || info.Size() == 0 || os.SameFile(there, o.image) {
+		o.file.Discard()
+		return errors.Join(err, failed)
 	}
-	partial := o.path + ".partial"
-	if failed == nil {
-		failed = os.Rename(o.path, partial)
-	}
-	if failed != nil {
+	if failed := o.file.CommitTo(partial); failed != nil {
 		return errors.Join(err, failed)
 	}
 	return fmt.Errorf("%w; what was converted is in %s", err, partial)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/syslog"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -90,7 +91,10 @@ func convert(ctx context.Context, logs *logs, o *options, out *output) (err erro
 		return err
 	}
 	defer in.close()
-	if err := out.open(); err != nil {
+	if there, err := os.Stat(o.out); err == nil && o.convert.Salvage && os.SameFile(there, in.info) {
+		return cli.Usagef("--salvage cannot replace the image by what is whole of it: --out must be another file")
+	}
+	if err := out.open(in); err != nil {
 		return err
 	}
 	src, err := transport.NewReader(ctx, in.fd)
@@ -118,12 +122,12 @@ func convert(ctx context.Context, logs *logs, o *options, out *output) (err erro
 		if result.Missing != "" {
 			logs.env.Log.Warn().Msg("missing in the output: " + result.Missing)
 		}
-		return &salvaged{errors.Join(err, out.close())}
+		return &salvaged{errors.Join(err, out.commit())}
 	}
 	if err != nil {
 		return err
 	}
-	return out.close()
+	return out.commit()
 }
 
 // logs is where lines for people go.

@@ -55,7 +55,8 @@ func follow(path string) (string, error) {
 			return path, nil
 		}
 		if !filepath.IsAbs(target) {
-			target = filepath.Dir(path) + "/" + target // not cleaned: what .. is depends on links
+			folder, _ := filepath.Split(path)
+			target = folder + target // not cleaned: what .. is depends on links
 		}
 		path = target
 	}
