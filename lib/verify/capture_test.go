@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -100,11 +101,18 @@ func golden(t *testing.T, name string, report *Report) {
 	}
 }
 
-// TestCaptureTrailing: a migration with xl's GO behind it is not a save file.
+// TestCaptureTrailing: a migration with xl's GO behind it is valid, and with an octet behind that it is not.
 func TestCaptureTrailing(t *testing.T) {
-	report, err := Verify(capture(t, "xen-4.17.5-pv64-2vcpu-live.xlmigrate.zst"), Options{})
-	if err != nil || !errors.Is(failure(report), ErrTrailing) || report.Error.Offset != 130526954-goOctets {
-		t.Errorf("%v, %v", err, failure(report))
+	const octets = 130526954
+	for more, want := range map[string]error{"": nil, "?": ErrTrailing} {
+		src := io.MultiReader(capture(t, "xen-4.17.5-pv64-2vcpu-live.xlmigrate.zst"), strings.NewReader(more))
+		report, err := Verify(src, Options{Pedantic: true})
+		if err != nil || !errors.Is(failure(report), want) || report.Octets != octets+uint64(len(more)) || want != nil && report.Error.Offset != octets {
+			t.Errorf("%q: %v, %v, %d octets", more, err, failure(report), report.Octets)
+		}
+		if !slices.Equal(report.Handover, handover[:1]) {
+			t.Errorf("%q: hand-over %q", more, report.Handover)
+		}
 	}
 }
 

@@ -28,6 +28,9 @@ func (r *Report) WriteText(w io.Writer) error {
 	if r.Legacy != nil {
 		t.legacy(r.Legacy)
 	}
+	for i, words := range r.Handover {
+		t.line(first(i, "hand-over"), "%q", words)
+	}
 	t.warnings(&r.Warnings)
 	return t.tab.Flush()
 }

@@ -50,7 +50,7 @@ type Options struct {
 	// specification's erratum 1, which old savers wrote, stay warnings.
 	Pedantic bool
 	// AllowTrailing takes no octet behind the stream's end, so that whatever follows is somebody else's. Without it an octet
-	// there is an error.
+	// there is an error, unless it is what xl says at the end of a migration.
 	AllowTrailing bool
 	// Record, if not nil, is told of each header and record that was taken and found good.
 	Record func(Item)
@@ -67,7 +67,7 @@ type Item struct {
 // ErrLegacy is what a stream of Xen 4.5 or older is refused with.
 var ErrLegacy = errors.New("a legacy image of Xen 4.5 or older, which must be converted first")
 
-// ErrTrailing is what octets behind the stream's end are refused with.
+// ErrTrailing is what octets behind the stream's end are refused with, other than what ends a migration of xl.
 var ErrTrailing = errors.New("more octets behind the stream's end")
 
 // Verify reads a stream from src. What is wrong with the stream is the Report's Error, and the Report then tells of what came
@@ -133,11 +133,7 @@ func (v *verifier) stream() error {
 	if err != nil || v.opts.AllowTrailing {
 		return err
 	}
-	end := v.src.off
-	if n, _ := v.src.Read(make([]byte, 1)); n != 0 {
-		return &record.Error{Offset: end, Record: "end", Err: ErrTrailing}
-	}
-	return nil
+	return v.trailing()
 }
 
 // bareLibXC checks a libxc stream that no libxl stream is around.
