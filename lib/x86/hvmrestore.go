@@ -3,7 +3,6 @@ package x86
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"xenferry/lib/guest"
@@ -66,7 +65,7 @@ func (r *HVMRestore) Place(ctx context.Context, entries []xcstream.PageEntry, b 
 // mark adds p to the populated pages.
 func (r *HVMRestore) mark(p guest.PFN) error {
 	if uint64(p) >= r.hvmFrames() {
-		return fmt.Errorf("PFN %#x is out of range: a domain of at most %d pages may have PFNs below %#x", p, r.info.MaxPages, r.hvmFrames())
+		return fmt.Errorf("%w: PFN %#x is out of range: a domain of at most %d pages may have PFNs below %#x", record.ErrValue, p, r.info.MaxPages, r.hvmFrames())
 	}
 	if need := uint64(p)/64 + 1; need > uint64(len(r.populated)) {
 		grown := guest.NewBitmap(max(2*64*uint64(len(r.populated)), 64*need))
@@ -129,7 +128,7 @@ func (r *HVMRestore) Record(ctx context.Context, t xcstream.Type, body []byte) e
 		return nil
 	case xcstream.TypeHVMContext:
 		if len(body) == 0 {
-			return errors.New("the context is empty")
+			return fmt.Errorf("%w: the context is empty", record.ErrLength)
 		}
 		r.context = bytes.Clone(body)
 		return nil
@@ -141,7 +140,7 @@ func (r *HVMRestore) Record(ctx context.Context, t xcstream.Type, body []byte) e
 // they are emptied.
 func (r *HVMRestore) param(ctx context.Context, p xcstream.HVMParam) error {
 	if p.Index > 1<<32-1 {
-		return fmt.Errorf("parameter %#x does not exist", p.Index)
+		return fmt.Errorf("%w: parameter %#x does not exist", record.ErrValue, p.Index)
 	}
 	var err error
 	switch p.Index {
@@ -188,7 +187,7 @@ func (r *HVMRestore) emptyPage(ctx context.Context, gfn guest.GFN, console bool)
 // and lets the control domain have its two rings.
 func (r *HVMRestore) Finish(ctx context.Context) (guest.Rings, error) {
 	if r.context == nil {
-		return guest.Rings{}, fmt.Errorf("the stream has no %v", xcstream.TypeHVMContext)
+		return guest.Rings{}, fmt.Errorf("%w: %v", record.ErrMissing, xcstream.TypeHVMContext)
 	}
 	// Stock Xen leaves them, so that the guest has more memory than it had.
 	if err := r.depopulate(ctx, r.absent, func(p guest.PFN) guest.GFN { return guest.GFN(p) }); err != nil {

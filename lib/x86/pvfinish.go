@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"xenferry/lib/guest"
+	"xenferry/lib/record"
 	"xenferry/lib/xcstream"
 )
 
@@ -38,20 +39,20 @@ func (r *PVRestore) complete() error {
 	case r.shared == nil:
 		lacking = xcstream.TypeSharedInfo
 	case len(r.vcpus) == 0 || r.vcpus[0].basic == nil:
-		return fmt.Errorf("the stream has no %v of vCPU 0", xcstream.TypeX86PVVCPUBasic)
+		return fmt.Errorf("%w: %v of vCPU 0", record.ErrMissing, xcstream.TypeX86PVVCPUBasic)
 	default:
 		return nil
 	}
-	return fmt.Errorf("the stream has no %v", lacking)
+	return fmt.Errorf("%w: %v", record.ErrMissing, lacking)
 }
 
 // frame is the frame of a page that must be there.
 func (r *PVRestore) frame(p guest.PFN) (guest.MFN, error) {
 	switch m := r.frameOf(p); {
 	case p > r.last:
-		return 0, fmt.Errorf("PFN %#x is out of range: the P2M ends at %#x", p, r.last)
+		return 0, fmt.Errorf("%w: PFN %#x is out of range: the P2M ends at %#x", record.ErrValue, p, r.last)
 	case m == guest.InvalidMFN || !r.types.get(p).Populates():
-		return 0, fmt.Errorf("PFN %#x is not in the stream", p)
+		return 0, fmt.Errorf("%w: PFN %#x is not in the stream", record.ErrValue, p)
 	default:
 		return m, nil
 	}
@@ -61,7 +62,7 @@ func (r *PVRestore) frame(p guest.PFN) (guest.MFN, error) {
 func (r *PVRestore) ordinary(p guest.PFN) (guest.MFN, error) {
 	m, err := r.frame(p)
 	if t := r.types.get(p); err == nil && t != guest.NoTab {
-		return 0, fmt.Errorf("PFN %#x is %v, not %v", p, t, guest.NoTab)
+		return 0, fmt.Errorf("%w: PFN %#x is %v, not %v", record.ErrValue, p, t, guest.NoTab)
 	}
 	return m, err
 }
@@ -70,7 +71,7 @@ func (r *PVRestore) ordinary(p guest.PFN) (guest.MFN, error) {
 func (r *PVRestore) root(p guest.PFN) (guest.MFN, error) {
 	m, err := r.frame(p)
 	if t := r.types.get(p); err == nil && t.Level() != r.l.levels {
-		return 0, fmt.Errorf("PFN %#x is %v, not a page table of level %d", p, t, r.l.levels)
+		return 0, fmt.Errorf("%w: PFN %#x is %v, not a page table of level %d", record.ErrValue, p, t, r.l.levels)
 	}
 	return m, err
 }

@@ -54,14 +54,14 @@ func (r *PVRestore) maxFrames() uint64 { return min(16*r.info.MaxPages+1<<20, ma
 // PVInfo makes the domain one of the stream's word size.
 func (r *PVRestore) PVInfo(ctx context.Context, info xcstream.PVInfo) error {
 	if r.l != nil {
-		return errors.New("a second one")
+		return fmt.Errorf("%w: a second one", record.ErrOrder)
 	}
 	l := &pv64
 	if info.Width == 4 {
 		l = &pv32
 	}
 	if info.Width != uint8(l.width) || info.Levels != uint8(l.levels) {
-		return fmt.Errorf("no guest has words of %d octets and %d levels of page table", info.Width, info.Levels)
+		return fmt.Errorf("%w: no guest has words of %d octets and %d levels of page table", record.ErrValue, info.Width, info.Levels)
 	}
 	if l != r.domain {
 		if err := r.host.SetAddressSize(ctx, r.info.ID, 8*l.width); err != nil {
@@ -86,7 +86,7 @@ func (r *PVRestore) PVInfo(ctx context.Context, info xcstream.PVInfo) error {
 // P2MFrames learns how many PFNs there are and which of them hold the P2M. It may come again, to say more or other.
 func (r *PVRestore) P2MFrames(_ context.Context, f xcstream.P2MFrames) error {
 	if r.l == nil {
-		return fmt.Errorf("no %v came before", xcstream.TypeX86PVInfo)
+		return fmt.Errorf("%w: no %v came before", record.ErrOrder, xcstream.TypeX86PVInfo)
 	}
 	if err := f.Check(r.l.width); err != nil {
 		return err
@@ -146,11 +146,11 @@ func (r *PVRestore) Place(ctx context.Context, entries []xcstream.PageEntry, b *
 func (r *PVRestore) checkEntry(e xcstream.PageEntry) error {
 	switch {
 	case len(r.p2m) == 0:
-		return fmt.Errorf("no %v came before", xcstream.TypeX86PVP2MFrames)
+		return fmt.Errorf("%w: no %v came before", record.ErrOrder, xcstream.TypeX86PVP2MFrames)
 	case e.PFN() > r.last:
-		return fmt.Errorf("PFN %#x is out of range: the P2M ends at %#x", e.PFN(), r.last)
+		return fmt.Errorf("%w: PFN %#x is out of range: the P2M ends at %#x", record.ErrValue, e.PFN(), r.last)
 	case e.Type().Level() > r.l.levels:
-		return fmt.Errorf("PFN %#x is a page table of level %d, the guest has %d levels", e.PFN(), e.Type().Level(), r.l.levels)
+		return fmt.Errorf("%w: PFN %#x is a page table of level %d, the guest has %d levels", record.ErrValue, e.PFN(), e.Type().Level(), r.l.levels)
 	}
 	return nil
 }
@@ -202,7 +202,7 @@ func (r *PVRestore) localiseTables(ctx context.Context, entries []xcstream.PageE
 		err := references(t.page, func(frame uint64) error {
 			p := guest.PFN(frame)
 			if p > r.last {
-				return fmt.Errorf("PFN %#x is out of range: the P2M ends at %#x", p, r.last)
+				return fmt.Errorf("%w: PFN %#x is out of range: the P2M ends at %#x", record.ErrValue, p, r.last)
 			}
 			r.want(p)
 			return nil
@@ -324,9 +324,13 @@ func (r *PVRestore) keepVCPU(t xcstream.Type, v *xcstream.VCPU) error {
 	case len(v.Context) == 0:
 		return nil // as old savers write for a vCPU that has none
 	case r.l == nil:
-		return fmt.Errorf("no %v came before", xcstream.TypeX86PVInfo)
+		return fmt.Errorf("%w: no %v came before", record.ErrOrder, xcstream.TypeX86PVInfo)
 	case uint64(v.ID) >= uint64(len(r.vcpus)):
-		return fmt.Errorf("vCPU %d: domain %d has %d", v.ID, r.info.ID, len(r.vcpus))
+		err := fmt.Errorf("vCPU %d: domain %d has %d", v.ID, r.info.ID, len(r.vcpus))
+		if t != xcstream.TypeX86PVVCPUBasic { // which comes first, where the stream is right and the domain has too few
+			err = fmt.Errorf("%w: %w", record.ErrValue, err)
+		}
+		return err
 	}
 	if err := v.Check(t, r.l.width); err != nil {
 		return err
@@ -339,7 +343,7 @@ func (r *PVRestore) keepVCPU(t xcstream.Type, v *xcstream.VCPU) error {
 	case xcstream.TypeX86PVVCPUExtended:
 		// Xen takes the vCPU from the context.
 		if len(v.Context) < 8 || le.Uint32(v.Context) != v.ID {
-			return fmt.Errorf("the context of %d octets is not vCPU %d's", len(v.Context), v.ID)
+			return fmt.Errorf("%w: the context of %d octets is not vCPU %d's", record.ErrValue, len(v.Context), v.ID)
 		}
 		state.extended = v.Context
 	case xcstream.TypeX86PVVCPUXSave:

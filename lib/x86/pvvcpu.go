@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"xenferry/lib/guest"
+	"xenferry/lib/record"
 	"xenferry/lib/xcstream"
 )
 
@@ -142,7 +143,7 @@ func (r *PVRestore) localiseContext(c []byte) error {
 	le.PutUint32(c[contextFlags:], le.Uint32(c[contextFlags:])|vgcfOnline)
 	frames, err := l.gdtFrameCount(c)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", record.ErrValue, err)
 	}
 	for i := range frames {
 		off := l.gdtFrames + i*l.width

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"xenferry/lib/guest"
+	"xenferry/lib/record"
 	"xenferry/lib/xcstream"
 )
 
@@ -150,7 +151,7 @@ func (r *restoring) hasConnection() bool { return r.host.Release().AtLeast(4, 21
 
 // errRecord is a record that has no place in a domain of this type.
 func errRecord(t xcstream.Type, d xcstream.DomainType) error {
-	return fmt.Errorf("%v has no place in the stream of an %v domain", t, d)
+	return fmt.Errorf("%w: %v has no place in the stream of an %v domain", record.ErrOrder, t, d)
 }
 
 // depopulate takes back the pages in set, whose frames gfn tells.
