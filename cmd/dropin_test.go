@@ -314,3 +314,27 @@ func TestDropInKilled(t *testing.T) {
 		}
 	}
 }
+
+// TestDropInGone: each line that a helper leaves behind when libxl is gone has its name, and the guest runs on.
+func TestDropInGone(t *testing.T) {
+	h := newHost(t, "--memory", "64M")
+	id := h.create(t, "--name", "g", "--kind", "pv64", "--memory", "8M", "--workload", "uniform:5000")
+	repliesR, repliesW := pipe(t)
+	messagesR, messagesW := pipe(t)
+	streamR, streamW := pipe(t) // that is read no further
+	t.Setenv("XENFERRY_HOST", h.spec)
+	p := startWith(t, repliesR, messagesW, []*os.File{streamW}, "xc-save", "--save-domain", "3", "0", fmt.Sprint(id), "1", "136", "0")
+	closeAll(repliesR, messagesW, streamW)
+	if _, err := streamR.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	closeAll(repliesW, messagesR, streamR)
+	status := p.wait()
+	said := strings.Split(strings.TrimSuffix(p.stderr.String(), "\n"), "\n")
+	if status != 254 || slices.ContainsFunc(said, func(line string) bool { return !strings.HasPrefix(line, "xc-save: ") }) {
+		t.Errorf("exit status %d, says %q", status, said)
+	}
+	if d := h.domain(t, "g"); d.LogDirty || d.Shutdown {
+		t.Errorf("the guest is %+v", d)
+	}
+}

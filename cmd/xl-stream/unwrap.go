@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"xenferry/lib/cli"
 	"xenferry/lib/record"
 	"xenferry/lib/transport"
@@ -57,7 +59,7 @@ func streamStatus(what string, err error) error {
 	switch {
 	case errors.Is(err, transport.ErrTerminal):
 		return cli.WithStatus(cli.ExitUsage, failed)
-	case record.IsInvalid(err):
+	case record.IsInvalid(err), errors.Is(err, unix.EBADMSG): // the latter is what xc-restore, as a helper, says of the guest's stream
 		return cli.WithStatus(cli.ExitInvalid, failed)
 	}
 	return failed

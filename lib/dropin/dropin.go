@@ -18,6 +18,7 @@ import (
 	"xenferry/lib/guest"
 	"xenferry/lib/helper"
 	"xenferry/lib/host"
+	"xenferry/lib/record"
 	"xenferry/lib/transport"
 )
 
@@ -59,13 +60,23 @@ func Run(ctx context.Context, env *cli.Env) error {
 	err = o.survive(ctx)
 	result, errno := int32(0), int32(0)
 	if err != nil {
+		var at *record.Error
+		if errors.As(err, &at) {
+			err = fmt.Errorf("libxc stream: %w", err) // its offsets count from its own header, libxl's from elsewhere
+		}
 		o.log.Error().Msg(err.Error())
 		result, errno = -1, errnoOf(err)
 	}
 	last, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer stop()
 	if conn.Complete(last, result, errno) != nil {
-		return cli.WithStatus(exitGone, errors.Join(err, helper.ErrGone))
+		switch {
+		case err == nil:
+			err = helper.ErrGone
+		case !errors.Is(err, helper.ErrGone):
+			err = fmt.Errorf("%w; %w", err, helper.ErrGone) // one line
+		}
+		return cli.WithStatus(exitGone, err)
 	}
 	return nil
 }
@@ -75,7 +86,7 @@ func isPipe(fd int) bool {
 	return unix.Fstat(fd, &st) == nil && (st.Mode&unix.S_IFMT == unix.S_IFIFO || st.Mode&unix.S_IFMT == unix.S_IFSOCK)
 }
 
-// errnoOf is the number that libxl logs for an error.
+// errnoOf is the number that libxl logs for an error: EBADMSG for a stream that is invalid, as EIO sends people to their disks.
 func errnoOf(err error) int32 {
 	var errno unix.Errno
 	var signal *cli.Interrupted
@@ -84,6 +95,8 @@ func errnoOf(err error) int32 {
 		return int32(errno)
 	case errors.As(err, &signal):
 		return int32(unix.EINTR)
+	case record.IsInvalid(err):
+		return int32(unix.EBADMSG)
 	}
 	return int32(unix.EIO)
 }
