@@ -35,10 +35,7 @@ func openInput(name string) (*input, error) {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	in := &input{fd: fd, ours: true}
-	if in.info, err = os.Stat(name); err == nil && in.info.IsDir() {
-		err = fmt.Errorf("read %s: %w", name, unix.EISDIR)
-	}
-	if err != nil {
+	if in.info, err = os.Stat(name); err != nil {
 		in.close()
 		return nil, err
 	}

@@ -99,11 +99,11 @@ func convert(ctx context.Context, logs *logs, o *options, out *output) (err erro
 	}
 	src, err := transport.NewReader(ctx, in.fd)
 	if err != nil {
-		return fmt.Errorf("input: %w", err)
+		return fmt.Errorf("input %s: %w", o.in, err)
 	}
 	dst, err := transport.NewWriter(out.fd)
 	if err != nil {
-		return fmt.Errorf("output: %w", err)
+		return fmt.Errorf("output %s: %w", o.out, err)
 	}
 	how := o.convert
 	how.Spool = newSpool

@@ -110,7 +110,7 @@ func read(ctx context.Context, env *cli.Env, o *options, opts verify.Options, ou
 	if errors.Is(err, transport.ErrTerminal) {
 		return nil, cli.WithStatus(cli.ExitUsage, err)
 	} else if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("input %s: %w", o.in, err)
 	}
 	if !o.verbose || o.quiet {
 		return verify.Verify(src, opts)

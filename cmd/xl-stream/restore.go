@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 
@@ -46,7 +47,7 @@ func restore(ctx context.Context, env *cli.Env, args []string) error {
 		defer func() { _ = in.Close() }()
 	}
 	if err := transport.Check(int(in.Fd())); err != nil {
-		return usage(err)
+		return usage(fmt.Errorf("%s: %w", in.Name(), err))
 	}
 	if into.command != "" {
 		return restoreInto(ctx, into.command, in, replaced)

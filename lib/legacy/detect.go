@@ -23,29 +23,29 @@ func Detect(head []byte) (l Layout, certain bool, err error) {
 		return l, false, fmt.Errorf("%w: %d octets are not an image", record.ErrTruncated, len(head))
 	}
 	low, next := le.Uint32(head), le.Uint32(head[4:])
-	switch {
+	first := ChunkID(le.Uint32(head[8:])) // of an HVM image of width 64
+	switch is := record.Foreign(head); {
 	case le.Uint64(head) == math.MaxUint64:
 		return l, false, fmt.Errorf("%w: a libxc stream of version 2 or 3, which needs no conversion", record.ErrValue)
 	case string(head[:8]) == xlstream.Ident:
 		return l, false, fmt.Errorf("%w: a libxl stream, which needs no conversion", record.ErrValue)
+	case is != "":
+		return l, false, fmt.Errorf("%w: not a legacy image: it is %s", record.ErrValue, is)
 	case le.Uint64(head[8:]) == math.MaxUint64 && isBlock(head[20:]):
 		return Layout{Width64, xcstream.DomainPV}, true, nil
 	case next == math.MaxUint32:
 		return Layout{Width32, xcstream.DomainPV}, isBlock(head[12:]), nil
-	case next != 0:
-		id := ChunkID(next)
-		if !id.Known() || low > maxPFNs {
-			return l, false, fmt.Errorf("%w: begins with % x, which is neither a legacy image nor a stream", record.ErrValue, head[:8])
-		}
+	case next != 0 && ChunkID(next).Known() && low <= maxPFNs:
 		return Layout{Width32, xcstream.DomainHVM}, true, nil
-	case le.Uint64(head[8:]) == math.MaxUint64:
+	case next == 0 && le.Uint64(head[8:]) == math.MaxUint64:
 		return Layout{Width64, xcstream.DomainPV}, false, nil
+	case next != 0 || low == 0 || low > maxPFNs || !first.Known():
+		return l, false, fmt.Errorf("%w: begins with % x, which is neither a legacy image nor a stream", record.ErrValue, head[:16])
 	}
 	// An HVM image of width 32 whose first chunk is END begins so too. No writer makes one, as VCPU_INFO is always sent; its
 	// magic PFNs would be where the first chunk is.
-	id := ChunkID(le.Uint32(head[8:]))
 	pfns := le.Uint32(head[12:]) | le.Uint32(head[20:]) // high halves of what would be the first two
-	return Layout{Width64, xcstream.DomainHVM}, low <= maxPFNs && id != 0 && id.Known() && (pfns != 0 || id < 0), nil
+	return Layout{Width64, xcstream.DomainHVM}, first != 0 && (pfns != 0 || first < 0), nil
 }
 
 // isBlock reports whether b begins with the id of a block of extended info.

@@ -126,10 +126,13 @@ func TestDetect(t *testing.T) {
 		{"PV, 64, of 2^32 PFNs", append([]byte{0, 0, 0, 0, 1}, pvImage(legacy.Width64, nothing)[5:]...), legacy.Layout{Width: 8, Domain: pv}, true, ""},
 		{"HVM, 32", hvmImage(legacy.Width32, nothing, nothing), legacy.Layout{Width: 4, Domain: hvm}, true, ""},
 		{"HVM, 64", unhex(t, example), legacy.Layout{Width: 8, Domain: hvm}, true, ""},
-		{"HVM, 64, or 32 that begins with END", make([]byte, 28), legacy.Layout{Width: 8, Domain: hvm}, false, ""},
+		{"HVM, 64, or 32 that begins with END", append([]byte{16}, make([]byte, 27)...), legacy.Layout{Width: 8, Domain: hvm}, false, ""},
 		{"libxc stream", append(xcstream.ImageHeader{Version: 3}.Append(nil), make([]byte, 4)...), legacy.Layout{}, false, "needs no conversion"},
 		{"libxl stream", append([]byte("LibxlFmt"), make([]byte, 20)...), legacy.Layout{}, false, "needs no conversion"},
 		{"text", []byte("What you see here is no image"), legacy.Layout{}, false, "neither a legacy image"},
+		{"zeros", make([]byte, 28), legacy.Layout{}, false, "neither a legacy image"},
+		{"no chunk", append([]byte{16, 0, 0, 0, 0, 0, 0, 0, 255, 255}, make([]byte, 18)...), legacy.Layout{}, false, "neither a legacy image"},
+		{"gzip", append([]byte{0x1f, 0x8b, 8}, make([]byte, 25)...), legacy.Layout{}, false, "compressed by gzip"},
 		{"short", make([]byte, 27), legacy.Layout{}, false, "stream ends too early"},
 	} {
 		got, certain, err := legacy.Detect(row.data[:min(len(row.data), legacy.DetectSize)])

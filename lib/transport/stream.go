@@ -24,7 +24,7 @@ const PipeSize = 1 << 20
 // ErrTerminal is what Check returns for a terminal.
 var ErrTerminal = errors.New("is a terminal: a stream goes through a pipe, a socket or a file")
 
-// Check refuses descriptors that cannot carry a stream: closed ones and terminals.
+// Check refuses descriptors that cannot carry a stream: closed ones, folders and terminals.
 func Check(fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -32,6 +32,9 @@ func Check(fd int) error {
 	}
 	if wasClosed(fd, &st) {
 		return fmt.Errorf("descriptor %d: %w", fd, errClosed)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return fmt.Errorf("descriptor %d: %w", fd, unix.EISDIR)
 	}
 	if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
 		return fmt.Errorf("descriptor %d %w", fd, ErrTerminal)

@@ -16,7 +16,7 @@ type Report struct {
 	XL       *XLInfo  `json:"xl,omitempty"`
 	LibXL    *XLImage `json:"libxl,omitempty"`
 	LibXC    *Image   `json:"libxc,omitempty"`
-	Legacy   *Legacy  `json:"legacy,omitempty"` // an image that must be converted first
+	Legacy   *Legacy  `json:"legacy,omitempty"`   // an image that must be converted first
 	Handover []string `json:"handover,omitempty"` // what the source of a migration said behind the stream
 	Warnings Findings `json:"warnings"`
 }

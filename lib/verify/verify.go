@@ -168,6 +168,9 @@ func (v *verifier) detect() (Layer, error) {
 		return Auto, v.legacy("first octets")
 	}
 	err = fmt.Errorf("%w: % x begins neither a libxc stream, nor a libxl stream, nor an xl save file", record.ErrValue, head)
+	if is := record.Foreign(head[:]); is != "" {
+		err = fmt.Errorf("%w: neither a libxc stream, nor a libxl stream, nor an xl save file: it is %s", record.ErrValue, is)
+	}
 	return Auto, &record.Error{Record: "first octets", Err: err}
 }
 

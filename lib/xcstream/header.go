@@ -66,7 +66,9 @@ func (h *ImageHeader) Decode(c *record.Cursor) error {
 		return c.Done()
 	}
 	h.Version, h.Options = be.Uint32(b[12:]), be.Uint16(b[16:])
-	switch {
+	switch is := record.Foreign(b); {
+	case be.Uint64(b) != marker && is != "":
+		c.Failf("not a libxc stream: it is %s", is)
 	case be.Uint64(b) != marker:
 		c.Failf("marker is %#x, not all ones: not a libxc stream (one of Xen 4.5 and older has no marker)", be.Uint64(b))
 	case be.Uint32(b[8:]) != ident:

@@ -51,7 +51,9 @@ func (h *Header) Decode(c *record.Cursor) error {
 	}
 	version := binary.BigEndian.Uint32(b[8:])
 	h.Options = binary.BigEndian.Uint32(b[12:])
-	switch {
+	switch is := record.Foreign(b); {
+	case string(b[:8]) != Ident && is != "":
+		c.Failf("not a libxl stream: it is %s", is)
 	case string(b[:8]) != Ident:
 		c.Failf("ident is %q, not %q", b[:8], Ident)
 	case version != Version:

@@ -75,6 +75,9 @@ func (h XLHeader) Append(b []byte) []byte {
 // decodeFixed sets h from the first 48 octets and returns optional_data_len.
 func (h *XLHeader) decodeFixed(c *record.Cursor) (dataLength uint32, err error) {
 	if magic := c.Bytes(len(XLMagic)); magic != nil && string(magic) != XLMagic {
+		if is := record.Foreign(magic); is != "" {
+			c.Failf("not an image of xl: it is %s", is)
+		}
 		c.Failf("magic is %q: not an image of xl", magic)
 	}
 	if order := c.U32(); order != xlByteOrder {

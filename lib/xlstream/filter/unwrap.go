@@ -43,6 +43,9 @@ func Detect(first []byte) (Layer, error) {
 	case binary.LittleEndian.Uint64(first) == 1<<64-1:
 		return LayerLibxc, nil
 	}
+	if is := record.Foreign(first); is != "" {
+		return 0, fmt.Errorf("%w: neither an xl, libxl nor libxc stream: it is %s", record.ErrValue, is)
+	}
 	return 0, fmt.Errorf("%w: begins with % x: neither an xl, libxl nor libxc stream (one of Xen 4.5 and older is for convert-legacy)",
 		record.ErrValue, first[:DetectSize])
 }
