@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/syslog"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"xenferry/lib/cli"
@@ -29,10 +28,6 @@ func run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	if o.version {
-		_, err := fmt.Fprintf(env.Stdout, "%s %s\n", env.Name, version())
-		return err
-	}
 	if err := o.missing(); err != nil {
 		fmt.Fprint(env.Stderr, cli.Usage(doc))
 		return err
@@ -46,14 +41,6 @@ func run(ctx context.Context, env *cli.Env) error {
 		return cli.Refused(err)
 	}
 	return err
-}
-
-// version is that of the module this command was built from.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(unknown)"
 }
 
 // convertTo converts, and leaves the output as the outcome demands.

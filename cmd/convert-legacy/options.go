@@ -24,7 +24,6 @@ type options struct {
 	report    string
 	verbose   bool
 	syslog    bool
-	version   bool
 	reference bool
 }
 
@@ -45,7 +44,7 @@ func parse(env *cli.Env) (*options, error) {
 	flags.StringVar(&o.report, "report", "", "")
 	flags.BoolVarP(&o.verbose, "verbose", "v", false, "")
 	flags.BoolVar(&o.syslog, "syslog", false, "")
-	flags.BoolVar(&o.version, "version", false, "")
+	flags.Lookup("version").Hidden = false // Xen's script has it, too
 	flags.BoolP("help", "h", false, "")
 	args, err := cli.Expand(flags, env.Args)
 	if err != nil {

@@ -25,6 +25,8 @@
 // incarnation; the tsc in HVM CPU records; contents of HVM's store, console, ioreq and bufioreq pages. Machine frame
 // numbers are compared by the PFNs that they stand for.
 //
+// --version prints the version, -h this text.
+//
 // Exit status: 0 valid, or no differences; 3 invalid, or differences; 2 wrong usage; 1 the input cannot be read.
 //
 // Called as verify-stream-v2 it keeps the contract of Xen's script of that name: the format is libxc if -f does not

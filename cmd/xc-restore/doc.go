@@ -28,6 +28,8 @@
 //
 // Called by libxl, as --restore-domain or --save-domain with numbers, xc-restore is its libxl-save-helper.
 //
+// --version prints the version, -h this text.
+//
 // Exit status: 0 the domain is complete, and runs unless --paused; 1 it is not there; 2 wrong usage; 3 it is not there,
 // as the stream is invalid.
 package main

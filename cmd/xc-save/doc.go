@@ -40,6 +40,8 @@
 // Called by libxl, as --save-domain or --restore-domain with numbers, xc-save is its libxl-save-helper: name it in
 // $LIBXL_SAVE_HELPER. Of the above only the lock applies then; libxl alone owns the domain.
 //
+// --version prints the version, -h this text.
+//
 // Exit status: 0 saved; 1 not saved, or the hand-over did not end: the last line says in which state the domain is left;
 // 2 wrong usage.
 package main

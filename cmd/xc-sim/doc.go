@@ -49,5 +49,7 @@
 //
 // dump shows what a domain is made of.
 //
+// --version prints the version, -h this text.
+//
 // Exit status: 0 done, and check passed; 1 failed; 2 wrong usage.
 package main

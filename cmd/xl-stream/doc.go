@@ -140,6 +140,8 @@
 //
 // Streams with checkpoints (Remus, COLO) and those of Xen 4.5 and older are refused; see convert-legacy for the latter.
 //
+// --version prints the version, -h this text.
+//
 // Exit status: 0 done; 1 failed; 2 wrong usage; 3 the input is no valid stream, and the message says where and why (offsets of
 // the libxc stream, which xc-restore tells, count from its header).
 package main

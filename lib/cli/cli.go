@@ -55,7 +55,12 @@ func Refused(err error) error { return &StatusError{Status: ExitUsage, Err: err,
 // Interrupted is the cancellation cause of a command's context after a signal.
 type Interrupted struct{ Signal os.Signal }
 
-func (i *Interrupted) Error() string { return fmt.Sprintf("interrupted by %v", i.Signal) }
+func (i *Interrupted) Error() string {
+	if s, ok := i.Signal.(unix.Signal); ok {
+		return "interrupted by " + unix.SignalName(s)
+	}
+	return fmt.Sprintf("interrupted by %v", i.Signal)
+}
 
 // Env is what a command runs in.
 type Env struct {
@@ -95,6 +100,9 @@ func Status(env *Env, doc string, err error) int {
 	case errors.Is(err, pflag.ErrHelp):
 		fmt.Fprint(env.Stdout, Usage(doc))
 		return ExitDone
+	case errors.Is(err, errVersion):
+		fmt.Fprintf(env.Stdout, "%s %s\n", env.Name, version())
+		return ExitDone
 	case errors.As(err, &status) && status.Status == ExitUsage && !status.plain:
 		fmt.Fprintf(env.Stderr, "%s: %v\n%s", env.Name, err, synopsis(doc))
 		return ExitUsage
@@ -133,6 +141,7 @@ func Flags(env *Env) *pflag.FlagSet {
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
 	flags.SortFlags = false
+	versionFlag(flags)
 	return flags
 }
 
@@ -143,6 +152,9 @@ func Parse(flags *pflag.FlagSet, args []string) ([]string, error) {
 			return nil, err
 		}
 		return nil, &StatusError{Status: ExitUsage, Err: err}
+	}
+	if asked, _ := flags.GetBool("version"); asked {
+		return nil, errVersion
 	}
 	return flags.Args(), nil
 }

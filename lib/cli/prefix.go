@@ -11,7 +11,11 @@ import (
 // an option's value is left alone even if it looks like an option. Errors are of usage.
 func Expand(flags *pflag.FlagSet, args []string) ([]string, error) {
 	var names []string
-	flags.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	flags.VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
 	args = slices.Clone(args)
 	for i := 0; i < len(args); i++ {
 		switch word := args[i]; {
@@ -19,9 +23,12 @@ func Expand(flags *pflag.FlagSet, args []string) ([]string, error) {
 			return args, nil
 		case strings.HasPrefix(word, "--"):
 			short, value, assigned := strings.Cut(word[2:], "=")
-			name, err := complete(names, short)
-			if err != nil {
-				return nil, err
+			name := short
+			if flags.Lookup(short) == nil {
+				var err error
+				if name, err = complete(names, short); err != nil {
+					return nil, err
+				}
 			}
 			args[i] = "--" + name
 			if assigned {
@@ -50,9 +57,6 @@ func valueFollows(flags *pflag.FlagSet, letters string) bool {
 func complete(names []string, short string) (string, error) {
 	var found []string
 	for _, name := range names {
-		if name == short {
-			return name, nil
-		}
 		if strings.HasPrefix(name, short) {
 			found = append(found, "--"+name)
 		}
