@@ -82,10 +82,15 @@ func (f *File) Lasting() bool { return !f.direct }
 // Commit puts the file, which is complete, to its place.
 func (f *File) Commit() error { return f.CommitTo(f.path) }
 
-// CommitTo puts the file to another place in the same folder.
+// CommitTo puts the file to another place in the same folder. What is there goes only when the file is on the disk.
 func (f *File) CommitTo(path string) error {
 	if f.direct || f.done {
 		return nil
+	}
+	if _, err := os.Lstat(path); err == nil {
+		if err := f.Sync(); err != nil {
+			return err
+		}
 	}
 	if err := f.place(path); err != nil {
 		return err
