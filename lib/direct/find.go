@@ -10,12 +10,16 @@ import (
 
 	"github.com/google/uuid"
 
+	"xenferry/lib/cli"
 	"xenferry/lib/guest"
 	"xenferry/lib/host"
 )
 
-// Find returns the domain that word names: by number, name or UUID.
+// Find returns the domain that word names: by number, name or UUID. An empty word, such as a variable that nobody set, names none.
 func Find(ctx context.Context, h host.Host, word string) (guest.Info, error) {
+	if word == "" { // every domain without a name has it
+		return guest.Info{}, cli.Usagef("DOMAIN is empty")
+	}
 	if n, err := strconv.ParseUint(word, 10, 16); err == nil {
 		return h.Info(ctx, guest.DomID(n))
 	}
