@@ -34,8 +34,8 @@
 // stopped once the guest is suspended, until that runs on. One that cannot be told so is refused. Its own state is not in the
 // stream: xl-stream save writes that, too.
 //
-// One process at a time works on a domain: it holds a lock, domain-ID.lock in /run/xenferry or beside the simulated host's
-// socket, and so does its guardian. Others are refused, and told which process has it.
+// One process at a time works on a domain: it holds a lock, /run/xenferry/domain-ID.lock or, beside a simulated host's
+// socket, SOCKET.lock-ID, and so does its guardian. Others are refused, and told which process has it.
 //
 // Called by libxl, as --save-domain or --restore-domain with numbers, xc-save is its libxl-save-helper: name it in
 // $LIBXL_SAVE_HELPER. Of the above only the lock applies then; libxl alone owns the domain.

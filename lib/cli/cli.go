@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Exit statuses of our own modes (design.md section 6).
+// Exit statuses of our own modes. A drop-in mode has those of what it stands in for.
 const (
 	ExitDone    = 0
 	ExitFailed  = 1

@@ -72,7 +72,8 @@ const legacy = 1 // the version of streams that nobody writes any more
 func always([]uint64) bool { return true }
 
 // shapes in the order in which they are tried. A save's last word is a set of callbacks, 8 or more, or a stream type, 2 or
-// less; a restore's callbacks are 256 or more from 4.7 on. The words are facts/toolstack-contracts.md, 1.3 and 2.1.
+// less; a restore's callbacks are 256 or more from 4.7 on. Source: Xen,
+// tools/libs/light/libxl_save_callout.c and libxl_save_helper.c of each release.
 var shapes = []shape{
 	{false, 6, always, "4.14 or later", 2, 3, 4, 5, -1, Numbering414, xcstream.Version3},
 	{false, 7, func(w []uint64) bool { return w[6] >= 8 }, "4.6", 1, 4, 6, -1, -1, Numbering46, xcstream.Version2},

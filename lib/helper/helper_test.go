@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestBytes: the frames that facts/toolstack-contracts.md, 1.7, shows for 4.14 and later.
+// TestBytes: the frames as Xen's libxl_save_msgs_gen.pl of 4.14 and later has them.
 func TestBytes(t *testing.T) {
 	call := &Call{Numbering: Numbering414, Callbacks: ^uint64(0)}
 	for _, tt := range []struct {

@@ -3,8 +3,7 @@
 // come back on its standard input.
 //
 // A frame is { u16 length of what follows | u16 message number | arguments without padding }, in the order of octets of
-// the machine, which is little-endian here. Source: Xen, tools/libs/light/libxl_save_msgs_gen.pl; facts in
-// toolstack-contracts.md, section 1.
+// the machine, which is little-endian here. Source: Xen, tools/libs/light/libxl_save_msgs_gen.pl.
 package helper
 
 import (

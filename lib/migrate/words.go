@@ -18,7 +18,7 @@ import (
 // word is what the two ends of xl migrate say to each other beside the stream. All but the banner go with their NUL.
 type word string
 
-// The words, in the order in which they come. Source: tools/xl/xl_migrate.c; facts in stream-v2.md, 3.2.
+// The words, in the order in which they come. Source: Xen, tools/xl/xl_migrate.c.
 const (
 	banner word = "xl migration receiver ready, send binary domain data.\n" // target: before anything else
 	ready  word = "domain received, ready to unpause\x00"                   // target: complete and paused
