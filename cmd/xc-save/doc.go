@@ -1,7 +1,7 @@
 // Command xc-save writes a domain to a descriptor as a libxc migration stream, while it runs if asked.
 //
 //	usage: xc-save [--host H] [--live] [options] DOMAIN
-//	       xc-save [--host H] --resume|--destroy DOMAIN
+//	       xc-save [--host H] --check|--resume|--destroy DOMAIN
 //
 // DOMAIN is a domain's number, name or UUID. The stream goes to standard output or to --fd; it may be a pipe, a socket or
 // a file, and not a terminal. Messages, and on a terminal the progress, go to standard error.
@@ -21,6 +21,7 @@
 //	--debug-verify       send all pages again at the end, for the target to compare (VERIFY)
 //	--stats FILE|fd:N    statistics, a JSON object a line; not where the stream goes
 //	--suspend-timeout D  how long the guest may take to suspend (60s)
+//	--check              say whether the domain could be saved, and is running or suspended; nothing is changed
 //	--resume             let a domain run on that was left suspended, and its emulator; one that is paused stays so
 //	--destroy            destroy a domain that was left suspended
 //

@@ -19,8 +19,8 @@ import (
 )
 
 type options struct {
-	host, domain    string
-	resume, destroy bool
+	host, domain           string
+	check, resume, destroy bool
 
 	fd, ack       int
 	strict        bool
@@ -37,6 +37,7 @@ func parse(env *cli.Env) (*options, error) {
 	o := &options{policy: save.Default}
 	f := cli.Flags(env)
 	f.StringVar(&o.host, "host", "", "")
+	f.BoolVar(&o.check, "check", false, "")
 	f.BoolVar(&o.resume, "resume", false, "")
 	f.BoolVar(&o.destroy, "destroy", false, "")
 	f.BoolVar(&o.save.Live, "live", false, "")
@@ -59,15 +60,15 @@ func parse(env *cli.Env) (*options, error) {
 		return nil, cli.Usagef("one DOMAIN is needed, %d words are there", len(words))
 	}
 	o.domain = words[0]
-	return o, o.check()
+	return o, o.validate()
 }
 
-// check refuses what does not go together.
-func (o *options) check() error {
-	if o.resume && o.destroy {
-		return cli.Usagef("--resume and --destroy exclude each other")
-	}
-	if o.resume || o.destroy {
+// validate refuses what does not go together.
+func (o *options) validate() error {
+	switch {
+	case o.resume && o.destroy || o.check && (o.resume || o.destroy):
+		return cli.Usagef("--check, --resume and --destroy exclude each other")
+	case o.check || o.resume || o.destroy:
 		return nil
 	}
 	if o.leave == "" {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 
 	"xenferry/lib/cli"
@@ -31,6 +32,12 @@ func (o *options) run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	switch {
+	case o.check:
+		state, err := direct.Check(ctx, h, d)
+		if err == nil {
+			_, err = fmt.Fprintf(env.Stdout, "domain %d %s\n", d.ID, state)
+		}
+		return err
 	case o.resume:
 		return direct.Resume(ctx, h, d, env.Log)
 	case o.destroy:

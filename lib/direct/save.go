@@ -85,6 +85,18 @@ func Save(ctx context.Context, h host.Host, d guest.Info, opt SaveOptions, g Gua
 	return err
 }
 
+// Check is what Save begins with: it refuses what cannot be saved, and changes nothing. The state is "running" or "suspended".
+func Check(ctx context.Context, h host.Host, d guest.Info) (state string, err error) {
+	s := &saving{h: h, d: d}
+	if err := s.accept(ctx); err != nil {
+		return "", err
+	}
+	if d.Suspended() {
+		return "suspended", nil
+	}
+	return "running", nil
+}
+
 // accept refuses what cannot be saved.
 func (s *saving) accept(ctx context.Context) error {
 	switch {
