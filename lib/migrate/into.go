@@ -57,7 +57,7 @@ func RestoreInto(ctx context.Context, command string, in *os.File, config []byte
 	if err := c.Start(); err != nil {
 		return fmt.Errorf("%s: %w", command, err)
 	}
-	defer context.AfterFunc(ctx, func() { _ = c.Process.Signal(os.Interrupt) })()
+	defer context.AfterFunc(ctx, func() { _ = c.Process.Signal(unix.SIGTERM) })()
 	return ended(command, c.Wait())
 }
 
