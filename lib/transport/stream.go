@@ -42,7 +42,7 @@ func Check(fd int) error {
 	return nil
 }
 
-var errClosed = errors.New("is closed")
+var errClosed = errors.New("is closed, or /dev/null for reading and writing")
 
 // wasClosed reports whether fd is one of the first three descriptors and was closed when this process began. Go's runtime
 // has opened /dev/null there since, for reading and writing; a shell's </dev/null is for reading, its >/dev/null for writing.
