@@ -19,18 +19,11 @@ func (o *options) run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer func() { _ = h.Close() }()
-	d, err := direct.Find(ctx, h, o.domain)
-	if err != nil {
-		return err
-	}
-	lock, err := host.LockDomain(ctx, h, d.ID, env.Log)
+	d, lock, err := direct.FindLocked(ctx, h, o.domain, env.Log)
 	if err != nil {
 		return err
 	}
 	defer lock.Release()
-	if d, err = h.Info(ctx, d.ID); err != nil { // who had the lock may have changed it
-		return err
-	}
 	switch {
 	case o.check:
 		state, err := direct.Check(ctx, h, d)

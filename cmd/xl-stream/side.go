@@ -36,15 +36,8 @@ func openSource(ctx context.Context, env *cli.Env, spec, folder, word string) (_
 	if err != nil {
 		return ctx, side, d, nil, err
 	}
-	if d, err = direct.Find(ctx, h, word); err != nil {
-		return ctx, side, d, nil, errors.Join(err, h.Close())
-	}
-	lock, err := host.LockDomain(ctx, h, d.ID, env.Log)
+	d, lock, err := direct.FindLocked(ctx, h, word, env.Log)
 	if err != nil {
-		return ctx, side, d, nil, errors.Join(err, h.Close())
-	}
-	if d, err = h.Info(ctx, d.ID); err != nil { // who had the lock may have changed it
-		lock.Release()
 		return ctx, side, d, nil, errors.Join(err, h.Close())
 	}
 	ctx, side, closeAll, err = guarded(ctx, env, h, spec, folder, lock)

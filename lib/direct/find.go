@@ -9,11 +9,29 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+	"github.com/rs/zerolog"
 
 	"xenferry/lib/cli"
 	"xenferry/lib/guest"
 	"xenferry/lib/host"
 )
+
+// FindLocked is Find, with the domain's lock taken: the result is how the domain is from then on.
+func FindLocked(ctx context.Context, h host.Host, word string, log zerolog.Logger) (guest.Info, *host.Lock, error) {
+	d, err := Find(ctx, h, word)
+	if err != nil {
+		return d, nil, err
+	}
+	lock, err := host.LockDomain(ctx, h, d.ID, log)
+	if err != nil {
+		return d, nil, err
+	}
+	if d, err = h.Info(ctx, d.ID); err != nil { // who had the lock may have changed it
+		lock.Release()
+		return d, nil, err
+	}
+	return d, lock, nil
+}
 
 // Find returns the domain that word names: by number, name or UUID. An empty word, such as a variable that nobody set, names none.
 func Find(ctx context.Context, h host.Host, word string) (guest.Info, error) {
