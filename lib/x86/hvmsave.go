@@ -10,7 +10,12 @@ import (
 )
 
 // HVMSave is an HVM or PVH domain to be saved. Its PFNs are its GFNs, and nothing in its pages has to be translated.
-type HVMSave struct{ saving }
+type HVMSave struct {
+	saving
+	rounds   int  // that are over
+	balloons bool // a page came or went after it was sent, or another did
+	was      []guest.PageType
+}
 
 func openHVMSave(ctx context.Context, s saving) (Source, error) {
 	top, err := s.host.MaxGFN(ctx, s.info.ID)
@@ -18,7 +23,7 @@ func openHVMSave(ctx context.Context, s saving) (Source, error) {
 		return nil, err
 	}
 	s.grow(uint64(top) + 1)
-	return &HVMSave{s}, nil
+	return &HVMSave{saving: s}, nil
 }
 
 // Domain is what the stream's domain header says.
@@ -32,11 +37,28 @@ func (s *HVMSave) Begin(context.Context) ([]xcstream.Record, error) { return nil
 
 // Load sets b to the pages of pfns as they are now.
 func (s *HVMSave) Load(ctx context.Context, pfns []guest.PFN, b *xcstream.Batch) error {
-	return s.load(ctx, pfns, b, identity{})
+	if s.rounds == 0 || s.suspended {
+		return s.load(ctx, pfns, b, identity{})
+	}
+	s.was = s.was[:0]
+	for _, p := range pfns {
+		s.was = append(s.was, s.sent.get(p))
+	}
+	if err := s.load(ctx, pfns, b, identity{}); err != nil {
+		return err
+	}
+	for i, e := range b.Entries {
+		s.balloons = s.balloons || e.Type().HasData() != s.was[i].HasData()
+	}
+	return nil
 }
 
-// CheckRunning finds nothing: an HVM guest has no structure of its own that saving relies on.
-func (s *HVMSave) CheckRunning(context.Context) error { return nil }
+// CheckRunning looks whether the guest's balloon is at work.
+func (s *HVMSave) CheckRunning(ctx context.Context) error {
+	s.rounds++
+	_, err := s.countPages(ctx)
+	return err
+}
 
 // Suspended finds pages that came or went since they were sent, which before Xen 4.22 no mark in the log shows.
 func (s *HVMSave) Suspended(ctx context.Context) ([]xcstream.Record, guest.Bitmap, error) {
@@ -55,55 +77,78 @@ func (s *HVMSave) Suspended(ctx context.Context) ([]xcstream.Record, guest.Bitma
 	return nil, set, s.cameOrWent(ctx, set)
 }
 
+// fewBlocks is how many blocks of 1024 pages are asked about for any guest: as long as that takes, 256 MiB, nobody notices.
+const fewBlocks = 64
+
 // cameOrWent adds to set the pages whose type is another than it was sent as. To ask for all types takes a call for
 // each 1024 PFNs, a thousand for the smallest guest, while nobody runs. So it asks first where there are both pages and
-// holes, which is where a balloon is; only if something changed there, or the domain has more pages or fewer than at the
-// start, does it ask everywhere.
+// holes, which is where a balloon is, and where all are pages, if that is little; only if something changed there, or a page
+// was seen to come or go before, does it ask everywhere.
+//
+// What can be missed is in a guest of more memory: a page that went while another came, so soon that the number of pages was
+// the same whenever it was looked at, and that other was sent once, as a page. Stock Xen looks for none of all this.
 func (s *HVMSave) cameOrWent(ctx context.Context, set guest.Bitmap) error {
-	now, err := s.host.Info(ctx, s.info.ID)
+	now, err := s.countPages(ctx)
 	if err != nil {
 		return err
 	}
-	changed := now.TotPages != s.info.TotPages
+	block := func(first uint64) (end, pages uint64) {
+		end = min(first+xcstream.MaxBatch, s.frames)
+		return end, s.sent.pages(first, end)
+	}
+	full := 0
+	for first := uint64(0); first < s.frames; first += xcstream.MaxBatch {
+		if end, pages := block(first); pages == end-first {
+			full++
+		}
+	}
 	for _, everywhere := range []bool{false, true} {
-		if everywhere && !changed {
+		if everywhere && !s.balloons {
 			break
 		}
 		s.asked.gfns = s.asked.gfns[:0]
 		for first := uint64(0); first < s.frames; first += xcstream.MaxBatch {
-			end := min(first+xcstream.MaxBatch, s.frames)
-			if s.sent.mixed(first, end) != everywhere {
+			end, pages := block(first)
+			early := pages > 0 && (pages < end-first || full <= fewBlocks)
+			if early != everywhere {
 				s.asked.gfns = identity{}.appendGFNs(s.asked.gfns, guest.PFN(first), int(end-first))
 			}
 			if len(s.asked.gfns) >= typesAtOnce || end == s.frames {
-				found, err := s.compareTypes(ctx, set)
-				if err != nil {
+				if err := s.compareTypes(ctx, set); err != nil {
 					return err
 				}
-				changed = changed || found
 			}
 		}
 	}
+	s.balloons, s.info.TotPages = false, now // for the next checkpoint
 	return nil
 }
 
-// compareTypes asks for what is in s.asked, adds the pages that were sent as something else to set, and reports whether
-// there were any.
-func (s *HVMSave) compareTypes(ctx context.Context, set guest.Bitmap) (found bool, err error) {
+// countPages is how many pages the domain has; it notes if that was another number at the start, or at the last checkpoint.
+func (s *HVMSave) countPages(ctx context.Context) (uint64, error) {
+	now, err := s.host.Info(ctx, s.info.ID)
+	if err == nil && now.TotPages != s.info.TotPages {
+		s.balloons = true
+	}
+	return now.TotPages, err
+}
+
+// compareTypes asks for what is in s.asked, and adds the pages that were sent as something else to set.
+func (s *HVMSave) compareTypes(ctx context.Context, set guest.Bitmap) error {
 	if len(s.asked.gfns) == 0 {
-		return false, nil
+		return nil
 	}
 	if err := s.ask(ctx); err != nil {
-		return false, err
+		return err
 	}
 	for i, t := range s.asked.types {
 		if p := guest.PFN(s.asked.gfns[i]); t != s.sent.get(p) {
 			set.Set(uint64(p))
-			found = true
+			s.balloons = true
 		}
 	}
 	s.asked.gfns = s.asked.gfns[:0]
-	return found, nil
+	return nil
 }
 
 // End is TSC, context and parameters, in the order of stock Xen (the specification has the last two the other way

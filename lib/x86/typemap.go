@@ -54,16 +54,18 @@ func (m typeMap) setRun(first guest.PFN, n int, t guest.PageType) {
 	}
 }
 
-// mixed reports whether some of the PFNs from first, an even number, up to end are pages and some are not.
-func (m typeMap) mixed(first, end uint64) bool {
+// pages is how many of the PFNs from first, an even number, up to end are pages.
+func (m typeMap) pages(first, end uint64) (n uint64) {
 	if all := m[first/2 : end/2]; end%2 == 0 && len(all) > 0 && all[0]>>4 == all[0]&0xF && bytes.Equal(all[1:], all[:len(all)-1]) {
-		return false // they are of one type, as most are
+		if !m.get(guest.PFN(first)).HasData() { // they are of one type, as most are
+			return 0
+		}
+		return end - first
 	}
-	pages := uint64(0)
 	for p := first; p < end; p++ {
 		if m.get(guest.PFN(p)).HasData() {
-			pages++
+			n++
 		}
 	}
-	return pages != 0 && pages != end-first
+	return n
 }

@@ -42,8 +42,8 @@ func TestTypeMapRuns(t *testing.T) {
 					pages++
 				}
 			}
-			if got := m.mixed(uint64(first), uint64(end)); got != (pages > 0 && pages < end-first) {
-				t.Fatalf("mixed from %d to %d: %v, with %d pages", first, end, got, pages)
+			if got := m.pages(uint64(first), uint64(end)); got != uint64(pages) {
+				t.Fatalf("%d pages from %d to %d, want %d", got, first, end, pages)
 			}
 		}
 	})
