@@ -189,7 +189,7 @@ func (r *receiving) serve(ctx context.Context, env *cli.Env, l *transport.Listen
 		switch {
 		case err == nil:
 			running.Go(func() {
-				if err := c.Wait(); err != nil {
+				if err := c.Wait(); err != nil && ctx.Err() == nil { // else it was told to end, and says what came of it
 					env.Log.Warn().Msgf("a receiver ended: %v", err)
 				}
 				<-places
