@@ -77,8 +77,8 @@ func (s *HVMSave) Suspended(ctx context.Context) ([]xcstream.Record, guest.Bitma
 	return nil, set, s.cameOrWent(ctx, set)
 }
 
-// fewBlocks is how many blocks of 1024 pages are asked about for any guest: as long as that takes, 256 MiB, nobody notices.
-const fewBlocks = 64
+// fewBlocks is how many blocks of 1024 pages are asked about in any case: 64 MiB, which takes a few ms.
+const fewBlocks = 16
 
 // cameOrWent adds to set the pages whose type is another than it was sent as. To ask for all types takes a call for
 // each 1024 PFNs, a thousand for the smallest guest, while nobody runs. So it asks first where there are both pages and
