@@ -26,9 +26,9 @@ type Lock struct{ file *os.File }
 const guardTime = time.Minute
 
 // LockDomain takes the lock of a domain: an flock on a file that holds the process's number, domain-ID.lock in /run/xenferry,
-// or SOCKET.lock-ID beside the socket of a simulated host. Who inherits File holds it too. One whose process is gone is held by its guardian,
-// and waited for; that of the caller's parent is the caller's as well, and needs no other. A host without a place for such
-// files has no locks, which is told in the log.
+// or SOCKET.lock-ID beside the socket of a simulated host. Who inherits File holds it too. One whose process is gone is held by
+// its guardian, and waited for; that of the caller's parent is the caller's as well, and needs no other. A host without a place
+// for such files has no locks, which is told in the log.
 func LockDomain(ctx context.Context, h Host, id guest.DomID, log zerolog.Logger) (*Lock, error) {
 	name, err := lockName(h, id)
 	if err != nil {

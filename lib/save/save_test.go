@@ -135,8 +135,8 @@ func read(t *testing.T, stream []byte) (types []xcstream.Type, pages [][]guest.P
 	}
 }
 
-// TestReferencePolicy: the sequence of Xen's tools/libs/guest/xg_sr_save.c, send_memory_live: at most five rounds while the guest runs, each but the
-// first of what the log said, and the policy asked both before a round and after it.
+// TestReferencePolicy: the sequence of Xen's tools/libs/guest/xg_sr_save.c, send_memory_live: at most five rounds while the guest
+// runs, each but the first of what the log said, and the policy asked both before a round and after it.
 func TestReferencePolicy(t *testing.T) {
 	head := []string{"start log", "static", "begin", "load 200", "check"}
 	tail := []string{"suspend", "suspended", "dirty final=true"}

@@ -12,9 +12,9 @@ import (
 // HVMSave is an HVM or PVH domain to be saved. Its PFNs are its GFNs, and nothing in its pages has to be translated.
 type HVMSave struct {
 	saving
-	rounds   int  // that are over
-	balloons bool // a page came or went after it was sent, or another did
-	was      []guest.PageType
+	rounds   int              // that are over
+	balloons bool             // pages came or went since they were sent
+	was      []guest.PageType // of the batch that is being loaded, when it was sent before
 }
 
 func openHVMSave(ctx context.Context, s saving) (Source, error) {

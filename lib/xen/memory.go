@@ -88,6 +88,7 @@ func (h *Host) Map(ctx context.Context, id guest.DomID, gfns []guest.GFN, prot g
 		s.frames = append(s.frames, min(uint64(g), maxFrame))
 	}
 	s.errs = slices.Grow(s.errs[:0], len(gfns))[:len(gfns)]
+	clear(s.errs) // an earlier Map's
 	mem, err := h.mapFrames(ctx, id, s.frames, s.errs, prot)
 	if err != nil {
 		return nil, err
