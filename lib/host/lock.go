@@ -22,8 +22,10 @@ import (
 // savers apart: the second takes the log of dirty pages away from the first, whose image then lacks pages.
 type Lock struct{ file *os.File }
 
-// guardTime is how long the guardian of a process that was killed may take.
-const guardTime = time.Minute
+const (
+	guardTime = time.Minute            // how long the guardian of a process that was killed may take
+	deathTime = 500 * time.Millisecond // how long a process that was killed may be seen to run
+)
 
 // LockDomain takes the lock of a domain: an flock on a file that holds the process's number, domain-ID.lock in /run/xenferry,
 // or SOCKET.lock-ID beside the socket of a simulated host. Who inherits File holds it too. One whose process is gone is held by
@@ -35,7 +37,7 @@ func LockDomain(ctx context.Context, h Host, id guest.DomID, log zerolog.Logger)
 		log.Warn().Err(err).Msgf("domain %d cannot be locked: see to it that nobody else saves it", id)
 		return &Lock{}, nil
 	}
-	for deadline := time.Now().Add(guardTime); ; {
+	for began := time.Now(); ; {
 		file, holder, err := tryLock(name)
 		switch {
 		case err != nil:
@@ -45,9 +47,9 @@ func LockDomain(ctx context.Context, h Host, id guest.DomID, log zerolog.Logger)
 			return &Lock{file}, nil
 		case holder == os.Getppid():
 			return &Lock{}, nil
-		case alive(holder):
+		case alive(holder) && time.Since(began) > deathTime:
 			return nil, fmt.Errorf("process %d is at work on domain %d (it holds %s)", holder, id, name)
-		case time.Now().After(deadline):
+		case time.Since(began) > guardTime:
 			return nil, fmt.Errorf("domain %d is held by what process %d left behind (%s)", id, holder, name)
 		}
 		select {
