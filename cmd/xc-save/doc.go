@@ -39,7 +39,8 @@
 // socket, SOCKET.lock-ID, and so does its guardian. Others are refused, and told which process has it.
 //
 // Called by libxl, as --save-domain or --restore-domain with numbers, xc-save is its libxl-save-helper: name it in
-// $LIBXL_SAVE_HELPER. Of the above only the lock applies then; libxl alone owns the domain.
+// $LIBXL_SAVE_HELPER. Of the above only the lock applies then; libxl alone owns the domain. But $XENFERRY_MAX_ITERATIONS,
+// $XENFERRY_MIN_DIRTY and $XENFERRY_STATS are as --max-iterations, --min-dirty and --stats, also through xl and xl migrate.
 //
 // --version prints the version, -h this text.
 //

@@ -3,16 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"xenferry/lib/cli"
 	"xenferry/lib/direct"
+	"xenferry/lib/progress"
 	"xenferry/lib/save"
 	"xenferry/lib/transport"
 	"xenferry/lib/xcstream"
@@ -26,7 +24,7 @@ type options struct {
 	strict        bool
 	domainOut     string
 	stats         string
-	statsFile     *os.File // of --stats fd:N
+	statsTo       progress.Output
 	policy        save.Threshold
 	save          direct.SaveOptions
 	leave         string
@@ -111,42 +109,15 @@ func (o *options) validate() error {
 
 // checkOutputs refuses outputs that would get into the stream, or into a descriptor of this process's own.
 func (o *options) checkOutputs() error {
-	var st unix.Stat_t
-	if word, ok := strings.CutPrefix(o.stats, "fd:"); ok {
-		fd, err := strconv.Atoi(word)
-		if err != nil || fd < 0 {
-			return cli.Usagef("--stats %s: no descriptor", o.stats)
-		}
-		if err := transport.Given(fd); err != nil {
-			return cli.Usagef("--stats: %v", err)
-		}
-		if unix.Fstat(fd, &st) == nil && o.carries(&st) {
-			return cli.Usagef("--stats %s: that is the stream's, or --ack's", o.stats)
-		}
-		o.statsFile = os.NewFile(uintptr(fd), o.stats)
-	} else if unix.Stat(o.stats, &st) == nil && o.carries(&st) {
-		return cli.Usagef("--stats %s: that is the stream's file, or --ack's", o.stats)
+	var err error
+	if o.statsTo, err = progress.ParseOutput(o.stats, o.fd, o.ack); err != nil {
+		return cli.Usagef("--stats: %v", err)
 	}
-	if unix.Stat(o.domainOut, &st) == nil && o.carries(&st) {
+	var st unix.Stat_t
+	if unix.Stat(o.domainOut, &st) == nil && (transport.SameFile(o.fd, &st) || transport.SameFile(o.ack, &st)) {
 		return cli.Usagef("--domain-out %s: that is the stream's file, or --ack's", o.domainOut)
 	}
 	return nil
-}
-
-// carries reports whether a file is the stream's or --ack's.
-func (o *options) carries(st *unix.Stat_t) bool {
-	return transport.SameFile(o.fd, st) || transport.SameFile(o.ack, st)
-}
-
-// openStats opens what --stats names; nil for nothing.
-func (o *options) openStats() (io.Writer, error) {
-	switch {
-	case o.stats == "":
-		return nil, nil
-	case o.statsFile != nil:
-		return o.statsFile, nil
-	}
-	return os.Create(o.stats)
 }
 
 // writeDomain writes what --domain-out asks for.

@@ -44,7 +44,7 @@ func (o *options) run(ctx context.Context, env *cli.Env) error {
 	if o.strict {
 		o.save.Spec = nil
 	}
-	stats, err := o.openStats()
+	stats, err := o.statsTo.Open()
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,9 @@
 //
 //	--peer COMMAND         send: if the link is lost too late, ask or tell the target at once, as recover does
 //	--not-live             send: suspend the guest first
+//	--max-iterations N     send: rounds at most while the guest runs (5)
+//	--min-dirty N          send: suspend once fewer pages are dirty (50)
+//	--stats FILE|fd:N      send: statistics, a JSON object a line, as of xc-save, and behind them the downtime until the report
 //	--debug-verify         send: send all pages again at the end, for the target to compare
 //	--suspend-timeout D    send: how long the guest may take to suspend (60s)
 //	--connect-timeout D    send: how long it may take to connect (30s)
@@ -97,6 +100,8 @@
 //
 //	--host H             as for xc-save
 //	--live               copy while the guest runs, and suspend it for the last pages only
+//	--max-iterations N, --min-dirty N, --stats FILE|fd:N
+//	                     as for send
 //	--config F           the domain's configuration; without it libxl's own of it, from when the domain was made, with its
 //	                     name and memory of now, or, where libxl has none, one of name, UUID, type, vCPUs and memory
 //	--leave STATE        suspended, running or destroyed: what becomes of the domain here; destroyed, as xl save has it,

@@ -19,12 +19,14 @@ func save(ctx context.Context, env *cli.Env, args []string) error {
 	var hostSpec, config, leave string
 	var live bool
 	var timeout time.Duration
+	var tune tuning
 	flags := cli.Flags(env)
 	flags.StringVar(&hostSpec, "host", "", "")
 	flags.StringVar(&config, "config", "", "")
 	flags.StringVar(&leave, "leave", "", "")
 	flags.BoolVar(&live, "live", false, "")
 	flags.DurationVar(&timeout, "suspend-timeout", time.Minute, "")
+	tune.add(flags)
 	words, err := cli.Parse(flags, args)
 	if err != nil {
 		return err
@@ -32,7 +34,15 @@ func save(ctx context.Context, env *cli.Env, args []string) error {
 	if len(words) < 1 || len(words) > 2 {
 		return cli.Usagef("save wants a DOMAIN and perhaps a FILE")
 	}
-	file, err := openImage(append(words, "")[1])
+	path := append(words, "")[1]
+	if tune.into(path) {
+		return cli.Usagef("--stats %s: that is the image", tune.stats)
+	}
+	tuned, err := tune.open(1)
+	if err != nil {
+		return err
+	}
+	file, err := openImage(path)
 	if err != nil {
 		return err
 	}
@@ -57,7 +67,7 @@ func save(ctx context.Context, env *cli.Env, args []string) error {
 		return err
 	}
 	defer done()
-	s := &migrate.Source{Side: side, Domain: d, Live: live, SuspendTimeout: timeout, KeepsRunning: leave == string(direct.LeaveRunning)}
+	s := &migrate.Source{Side: side, Domain: d, Live: live, SuspendTimeout: timeout, Tuning: tuned, KeepsRunning: leave == string(direct.LeaveRunning)}
 	if s.Head, err = head(ctx, env, &side, d, config); err != nil {
 		return err
 	}

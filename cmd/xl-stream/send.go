@@ -24,6 +24,7 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	var stopped, verify, plain bool
 	var timeout, connect, patience time.Duration
 	var secure secured
+	var tune tuning
 	flags := cli.Flags(env)
 	flags.StringVar(&hostSpec, "host", "", "")
 	flags.StringVar(&config, "config", "", "")
@@ -33,6 +34,7 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	flags.BoolVar(&stopped, "not-live", false, "")
 	flags.BoolVar(&verify, "debug-verify", false, "")
 	flags.DurationVar(&timeout, "suspend-timeout", time.Minute, "")
+	tune.add(flags)
 	secure.flags(flags)
 	flags.StringVar(&secure.name, "tls-name", "", "")
 	flags.BoolVar(&plain, "plain", false, "")
@@ -58,13 +60,21 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	if folder, err = journalFolder(folder); err != nil {
 		return err
 	}
+	streams := []int{}
+	if to.Scheme == transport.FD {
+		streams = []int{to.In, to.Out}
+	}
+	tuned, err := tune.open(streams...)
+	if err != nil {
+		return err
+	}
 	ctx, side, d, done, err := openSource(ctx, env, hostSpec, folder, words[0])
 	if err != nil {
 		return err
 	}
 	defer done()
 	side.Patience = patience
-	s := &migrate.Source{Side: side, Domain: d, Peer: words[1], Live: !stopped, Verify: verify, SuspendTimeout: timeout, Plain: plain}
+	s := &migrate.Source{Side: side, Domain: d, Peer: words[1], Live: !stopped, Verify: verify, SuspendTimeout: timeout, Tuning: tuned, Plain: plain}
 	if s.Head, err = head(ctx, env, &side, d, config); err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ type operation struct {
 	host host.Host
 	log  zerolog.Logger
 	info guest.Info
+	tune tuning // of a save
 }
 
 // Run does what libxl's command line asks for. The error has the exit status.
@@ -49,6 +50,7 @@ func Run(ctx context.Context, env *cli.Env) error {
 	if !isPipe(0) || !isPipe(1) {
 		return cli.Usagef("%s is for libxl, which speaks through pipes on descriptors 0 and 1", env.Args[0])
 	}
+	tune, tuneErr := tuned(call)
 	cli.CloseOnExec()
 	conn := helper.NewConn(call, os.Stdin, os.Stdout)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -56,8 +58,10 @@ func Run(ctx context.Context, env *cli.Env) error {
 		<-conn.Gone()
 		cancel(helper.ErrGone)
 	}()
-	o := &operation{call: call, conn: conn, log: logTo(conn)}
-	err = o.survive(ctx)
+	o := &operation{call: call, conn: conn, log: logTo(conn), tune: tune}
+	if err = tuneErr; err == nil {
+		err = o.survive(ctx)
+	}
 	result, errno := int32(0), int32(0)
 	if err != nil {
 		var at *record.Error

@@ -7,7 +7,10 @@ import (
 	"io"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"xenferry/lib/helper"
+	"xenferry/lib/progress"
 	"xenferry/lib/save"
 	"xenferry/lib/x86"
 )
@@ -32,20 +35,29 @@ func (o *operation) save(ctx context.Context, out io.Writer, logging func(on boo
 			return err
 		}
 	}
-	s := &saving{operation: o}
+	stats, err := o.tune.stats.Open()
+	if err != nil {
+		return fmt.Errorf("%s: %w", helper.StatsEnv, err)
+	}
+	s := &saving{operation: o, meter: progress.New(zerolog.Nop(), nil, stats)}
 	opt := save.Options{
 		Version: o.call.Version, Live: o.call.Live, Verify: o.call.Debug && o.call.Live,
-		Logging: logging,
+		Policy: o.tune.policy, Logging: logging,
 	}
 	if o.call.StreamType == helper.Remus {
 		opt.Checkpoints = s
 	}
-	return save.Run(ctx, source, out, opt, s, s)
+	if err = save.Run(ctx, source, out, opt, s, s); err == nil {
+		s.meter.Downtime("written")
+	}
+	s.meter.Close(err == nil)
+	return err
 }
 
 // saving is the save.Control and save.Observer of a save for libxl.
 type saving struct {
 	*operation
+	meter *progress.Meter // for the statistics alone
 	round save.Round
 }
 
@@ -62,7 +74,13 @@ func (s *saving) Suspend(ctx context.Context) error {
 }
 
 // Resumed implements save.Checkpoints.
-func (s *saving) Resumed(ctx context.Context) (bool, error) { return s.conn.Postcopy(ctx) }
+func (s *saving) Resumed(ctx context.Context) (bool, error) {
+	on, err := s.conn.Postcopy(ctx)
+	if err == nil {
+		s.meter.Downtime("resumed")
+	}
+	return on, err
+}
 
 // Next implements save.Checkpoints: libxl writes its own records, and answers when it is time.
 func (s *saving) Next(ctx context.Context) (bool, error) {
@@ -74,7 +92,10 @@ func (s *saving) Next(ctx context.Context) (bool, error) {
 func (*saving) Commit(context.Context) error { return nil }
 
 // Begin implements save.Observer.
-func (s *saving) Begin(r save.Round) { s.round = r }
+func (s *saving) Begin(r save.Round) {
+	s.round = r
+	s.meter.Begin(r)
+}
 
 // Sent implements save.Observer, in the words that front ends look for.
 func (s *saving) Sent(p save.Progress) {
@@ -88,12 +109,14 @@ func (s *saving) Sent(p save.Progress) {
 		what = fmt.Sprintf("Frames iteration %d", s.round.Number)
 	}
 	s.conn.Progress(what, p.Frames, s.round.Frames)
+	s.meter.Sent(p)
 }
 
 // Done implements save.Observer.
-func (s *saving) Done() {}
+func (s *saving) Done() { s.meter.Done() }
 
 // Suspended implements save.Observer.
 func (s *saving) Suspended(took time.Duration) {
 	s.log.Info().Msgf("domain %d suspended %.1f ms after it was asked", s.call.Domain, float64(took.Microseconds())/1000)
+	s.meter.Suspended(took)
 }

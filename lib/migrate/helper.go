@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"xenferry/lib/helper"
 	"xenferry/lib/host"
+	"xenferry/lib/progress"
 )
 
 // Program finds one of our programs: beside this one, else in PATH.
@@ -34,6 +36,7 @@ type worker struct {
 	program string
 	host    string // as --host has it
 	log     zerolog.Logger
+	tuning  Tuning
 	// answer answers a message that wants a reply, and is told of all others but for log and progress.
 	answer func(ctx context.Context, m *helper.Message) (int32, error)
 
@@ -41,8 +44,24 @@ type worker struct {
 	rounds int    // that it has begun
 }
 
-// stream is the descriptor that a worker's command line names.
-const stream = 3
+// Descriptors of a worker: the stream, which its command line names, and the statistics.
+const (
+	stream     = 3
+	statistics = 4
+)
+
+// Tuning is what xc-save is told beyond libxl's command line.
+type Tuning struct {
+	Settings []string // as in an environment, of those that helper names
+	Stats    *os.File // where statistics go, as progress.Event; nil for nowhere
+}
+
+// tell adds an event to the statistics, which are a courtesy.
+func (t *Tuning) tell(e progress.Event) {
+	if t.Stats != nil {
+		_ = json.NewEncoder(t.Stats).Encode(e)
+	}
+}
 
 // run runs the worker on f until it ends. words follow the descriptor in libxl's command line. When ctx ends the worker is
 // told to stop, and undoes what it did.
@@ -64,7 +83,11 @@ func (w *worker) run(ctx context.Context, f *os.File, words string, args ...any)
 	defer func() { _ = messagesR.Close() }()
 	c := exec.Command(path, strings.Fields(fmt.Sprintf(words, args...))...)
 	c.Stdin, c.Stdout, c.Stderr, c.ExtraFiles = repliesR, messagesW, os.Stderr, []*os.File{f}
-	c.Env = os.Environ()
+	c.Env = append(os.Environ(), w.tuning.Settings...)
+	if w.tuning.Stats != nil {
+		c.ExtraFiles = append(c.ExtraFiles, w.tuning.Stats)
+		c.Env = append(c.Env, fmt.Sprintf("%s=fd:%d", helper.StatsEnv, statistics))
+	}
 	if w.host != "" {
 		c.Env = append(c.Env, host.HelperEnv+"="+w.host)
 	}

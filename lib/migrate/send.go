@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"xenferry/lib/guard"
+	"xenferry/lib/progress"
 	"xenferry/lib/transport"
 )
 
@@ -135,8 +136,10 @@ func (s *Source) give(ctx context.Context, l *transport.Link) error {
 		s.given = s.suspended
 		return err
 	}
+	down := time.Since(s.asked)
 	s.Log.Info().Msgf("moved in %.2f s and %d rounds; downtime %.1f ms, from when the guest was asked to suspend until the target's report came",
-		time.Since(s.began).Seconds(), s.rounds, float64(time.Since(s.asked).Microseconds())/1000)
+		time.Since(s.began).Seconds(), s.rounds, float64(down.Microseconds())/1000)
+	s.Tuning.tell(progress.Event{Type: "downtime", Seconds: down.Seconds(), Until: "running"})
 	if err := s.destroy(ctx, s.Domain.ID); err != nil {
 		return fmt.Errorf("the target runs the domain; its old copy, domain %d, could not be destroyed: %w", s.Domain.ID, err)
 	}

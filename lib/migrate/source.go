@@ -27,7 +27,8 @@ type Source struct {
 	Verify         bool          // live: send all pages again, for the target to compare
 	KeepsRunning   bool          // the domain runs on here when its image is complete
 	SuspendTimeout time.Duration // how long the guest may take to suspend
-	Plain          bool          // when sent: nothing that xl migrate would not say
+	Tuning         Tuning
+	Plain          bool // when sent: nothing that xl migrate would not say
 
 	// Orphan, once a Send has failed and the domain runs here, is the record of a hand-over whose target may hold a copy; else nil.
 	Orphan *Record
@@ -101,7 +102,7 @@ func (s *Source) Write(ctx context.Context, out *os.File, commit func() error) (
 		}
 	}
 	at("run xc-save")
-	child := &worker{program: "xc-save", host: s.Spec, log: s.Log, answer: s.answer}
+	child := &worker{program: "xc-save", host: s.Spec, log: s.Log, tuning: s.Tuning, answer: s.answer}
 	if err := child.run(ctx, out, "--save-domain %d -1 %d %d 136 0", stream, s.Domain.ID, flags); err != nil {
 		return err
 	}

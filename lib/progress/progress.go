@@ -5,7 +5,6 @@ package progress
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -50,8 +49,8 @@ type Meter struct {
 	downtime  string // in words, said at the end
 }
 
-// New returns a Meter. stats may be nil. There are bars if stderr is a terminal.
-func New(log zerolog.Logger, stderr *os.File, stats io.Writer) *Meter {
+// New returns a Meter. There are bars if stderr is a terminal. Either file may be nil.
+func New(log zerolog.Logger, stderr *os.File, stats *os.File) *Meter {
 	m := &Meter{log: log, began: time.Now(), total: Event{Type: "total"}}
 	if stats != nil {
 		m.stats = json.NewEncoder(stats)

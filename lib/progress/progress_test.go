@@ -62,13 +62,18 @@ func TestBars(t *testing.T) {
 
 // TestStats: a JSON object a line, with what happened; and lines for people where no terminal is.
 func TestStats(t *testing.T) {
-	stderr, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	name := filepath.Join(t.TempDir(), "stats")
+	out, err := ParseOutput(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = stderr.Close() }()
-	var stats, log bytes.Buffer
-	m := New(cli.NewLog(&log, "xc-save"), stderr, &stats)
+	stats, err := out.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = stats.Close() }()
+	var log bytes.Buffer
+	m := New(cli.NewLog(&log, "xc-save"), stats, stats) // no terminal
 	m.Begin(save.Round{Number: 1, Kind: save.RoundLive, Frames: 10})
 	m.Sent(save.Progress{Frames: 10, Pages: 7, Deferred: 1})
 	m.Done()
@@ -76,7 +81,11 @@ func TestStats(t *testing.T) {
 	m.Downtime("running")
 	m.Close(true)
 	var events []Event
-	for lines := json.NewDecoder(&stats); lines.More(); {
+	written, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for lines := json.NewDecoder(bytes.NewReader(written)); lines.More(); {
 		var e Event
 		if err := lines.Decode(&e); err != nil {
 			t.Fatal(err)
