@@ -56,6 +56,7 @@ type Record struct {
 	Name   string      `json:"name"`
 	Host   string      `json:"host"` // which of this machine's; see Side.Spec
 	Peer   string      `json:"peer,omitempty"`
+	Asked  bool        `json:"asked,omitempty"`  // source: the guest to suspend, or it is about to be
 	Paused bool        `json:"paused,omitempty"` // target: ours, and shall stay paused
 	Lock   string      `json:"lock"`             // a file that process and guardian keep locked while they live
 	Time   time.Time   `json:"time"`

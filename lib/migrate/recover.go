@@ -245,7 +245,7 @@ func AnswerSource(ctx context.Context, s *Side, domain, id uuid.UUID) (Step, err
 	return Kept, nil
 }
 
-// runHere lets a domain run on at the source, its own.
+// runHere lets a domain run on at the source, its own, unless it was somebody else who suspended it.
 func (s *Side) runHere(ctx context.Context, r Record, d *guest.Info) (err error) {
 	if d == nil {
 		return fmt.Errorf("domain %v was not given to %s, and is no longer here", r.UUID, r.Peer)
@@ -254,7 +254,11 @@ func (s *Side) runHere(ctx context.Context, r Record, d *guest.Info) (err error)
 	if e := emulator.Open(s.Host, *d); e != nil {
 		err = errors.Join(err, e.SetDirtyLog(ctx, false))
 	}
-	if d.Suspended() {
+	switch {
+	case !d.Suspended():
+	case r.Step == Sending && !r.Asked:
+		s.Log.Warn().Msgf("domain %d is suspended, though its sender never asked it to: somebody else has saved it, so it is left as it is", d.ID)
+	default:
 		err = errors.Join(err, Resume(ctx, s.Host, *d))
 	}
 	return errors.Join(err, s.rename(ctx, d.ID, r.Name))

@@ -184,6 +184,9 @@ func (s *Source) answer(ctx context.Context, m *helper.Message) (int32, error) {
 
 // suspend suspends the guest, then stops its devices and saves their state.
 func (s *Source) suspend(ctx context.Context) error {
+	if err := s.step(Sending, func(r *Record) { r.Asked = true }); err != nil {
+		return err
+	}
 	if err := s.change(func(st *guard.State) { st.Resume = true }); err != nil {
 		return err
 	}
