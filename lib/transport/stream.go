@@ -91,6 +91,20 @@ func fileType(fd int) uint32 {
 	return st.Mode & unix.S_IFMT
 }
 
+// unaligned reports whether err is that of a file with O_DIRECT which takes nothing but whole blocks, as a stream's records are not.
+// From then on it is without.
+func unaligned(fd int, err error) bool {
+	if !errors.Is(err, unix.EINVAL) {
+		return false
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_DIRECT == 0 {
+		return false
+	}
+	_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_DIRECT)
+	return err == nil
+}
+
 // IsRegular reports whether the descriptor is a regular file.
 func IsRegular(fd int) bool { return fileType(fd) == unix.S_IFREG }
 
@@ -179,7 +193,7 @@ func (r *Reader) read(call func() (int, error)) (int, error) {
 		}
 		n, err := call()
 		switch {
-		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN), unaligned(r.fd, err):
 			continue
 		case err != nil:
 			return 0, fmt.Errorf("read descriptor %d: %w", r.fd, err)
@@ -298,7 +312,7 @@ func (w *Writer) write(call func() (int, error)) (int, error) {
 	for {
 		n, err := call()
 		switch {
-		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EINTR), unaligned(w.fd, err):
 			continue
 		case errors.Is(err, unix.EAGAIN):
 			if err := wait(w.fd, unix.POLLOUT, -1); err != nil {

@@ -105,3 +105,30 @@ func TestGone(t *testing.T) {
 		t.Error("a page that is not there was written")
 	}
 }
+
+// TestUnaligned writes and reads what is no block, though the file was opened for whole blocks only.
+func TestUnaligned(t *testing.T) {
+	f := direct(t)
+	want := bytes.Repeat([]byte("a record, then pages"), 1000)
+	w, err := NewWriter(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := w.WriteVec([][]byte{want[:40], want[40:4136], want[4136:]}); err != nil || n != len(want) {
+		t.Fatalf("%d octets written, %v", n, err)
+	}
+	again, err := os.OpenFile(f.Name(), os.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	r, err := NewReader(t.Context(), int(again.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	if n, err := r.ReadVec([][]byte{got[:40], got[40:4136], got[4136:]}); err != nil || n != len(want) || !bytes.Equal(got, want) {
+		t.Errorf("%d octets read, %v", n, err)
+	}
+	runtime.KeepAlive(w)
+}
