@@ -22,7 +22,8 @@
 //	--stats FILE|fd:N    statistics, a JSON object a line; not where the stream goes
 //	--suspend-timeout D  how long the guest may take to suspend (60s)
 //	--check              say whether the domain could be saved, and is running or suspended; nothing is changed
-//	--resume             let a domain run on that was left suspended, and its emulator; one that is paused stays so
+//	--resume             let a domain run on that was left suspended, and its emulator; one that is paused stays so. Also ends
+//	                     the log of dirty pages that a save which was killed has left of a PV or PVH domain
 //	--destroy            destroy a domain that was left suspended
 //
 // Before the image is complete every failure, signal or full disk leaves the guest running as before. From the instant

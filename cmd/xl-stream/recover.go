@@ -36,7 +36,7 @@ func recovery(ctx context.Context, env *cli.Env, args []string) error {
 		return err
 	}
 	defer func() { _ = h.Close() }()
-	side := &migrate.Side{Host: h, Spec: hostSpec(h, r.host), Log: env.Log, Folder: r.folder}
+	side := &migrate.Side{Host: h, Spec: hostSpec(h), Log: env.Log, Folder: r.folder}
 	if r.tell != "" {
 		return r.answer(ctx, env, side)
 	}

@@ -57,7 +57,7 @@ func guarded(ctx context.Context, env *cli.Env, h host.Host, spec, folder string
 	if err != nil {
 		return ctx, side, nil, err
 	}
-	spec = hostSpec(h, spec)
+	spec = hostSpec(h)
 	g, err := guard.Start(spec, lock, domain.File())
 	if err != nil {
 		return ctx, side, nil, err
@@ -92,11 +92,11 @@ func openLock(ctx context.Context, folder string) (*os.File, error) {
 }
 
 // hostSpec is the host's name for those who shall open the same: children, and a journal's reader.
-func hostSpec(h host.Host, spec string) string {
+func hostSpec(h host.Host) string {
 	if c, ok := h.(*sim.Client); ok {
 		return "sim:" + c.Path()
 	}
-	return spec
+	return "xen"
 }
 
 // journalFolder is where journals are: where the option says, or the default.

@@ -147,6 +147,7 @@ func (s *saving) run(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = g.Close() }()
+	g.Alone()
 	if s.d.Suspended() {
 		s.opt.Live = false
 	}

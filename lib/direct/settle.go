@@ -15,7 +15,8 @@ import (
 )
 
 // Resume lets a domain run on that was left suspended, and its emulator, if it can be reached. One that runs is well too.
-// One that is paused stays so: whoever paused it, it was not for a save or a restore that is over.
+// One that is paused stays so: whoever paused it, it was not for a save or a restore that is over. A log of dirty pages that is
+// left, of a save that was killed, ends; but an HVM guest's, which may be its display's.
 func Resume(ctx context.Context, h host.Host, d guest.Info, log zerolog.Logger) error {
 	switch {
 	case d.Dying, d.Shutdown && !d.Suspended():
@@ -23,6 +24,11 @@ func Resume(ctx context.Context, h host.Host, d guest.Info, log zerolog.Logger) 
 	case d.Paused && !d.Shutdown:
 		log.Info().Msgf("domain %d is paused, not suspended, and stays so", d.ID)
 		return nil
+	}
+	if d.Kind != guest.HVM {
+		if err := h.SetLogDirty(ctx, d.ID, false); err != nil {
+			return fmt.Errorf("domain %d: %w", d.ID, err)
+		}
 	}
 	var stopped error
 	if e := emulator.Open(h, d); e != nil {

@@ -39,6 +39,7 @@ type operation struct {
 	log  zerolog.Logger
 	info guest.Info
 	tune tuning // of a save
+	ours bool   // the caller is xl-stream, no toolstack
 }
 
 // Run does what libxl's command line asks for. The error has the exit status.
@@ -123,6 +124,7 @@ func (o *operation) run(ctx context.Context) (err error) {
 		return fmt.Errorf("COLO is not supported: %w", unix.EOPNOTSUPP)
 	}
 	spec := os.Getenv(host.HelperEnv) // empty where the caller is a toolstack
+	o.ours = spec != ""
 	if o.host, err = host.Open(ctx, spec, o.log); err != nil {
 		return err
 	}

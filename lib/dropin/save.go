@@ -23,6 +23,9 @@ func (o *operation) save(ctx context.Context, out io.Writer, logging func(on boo
 		return err
 	}
 	defer func() { _ = source.Close() }()
+	if o.ours {
+		source.Alone()
+	}
 	if !o.info.Kind.PV() {
 		// On every way out, also where the request to log failed: it may be obeyed all the same, as when a signal was quicker
 		// than the answer.

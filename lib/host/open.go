@@ -19,8 +19,8 @@ import (
 // Env names the variable that says which host commands use, as the option --host does.
 const Env = "XENFERRY_HOST"
 
-// HelperEnv names the variable by which xl-stream tells the helpers that it starts what host it is on: it counts also in a control
-// domain, where Env does not, lest what a user once set make a real toolstack's helper look elsewhere.
+// HelperEnv names the variable by which xl-stream tells the helpers that it starts what host it is on, and that no toolstack calls
+// them: it counts also in a control domain, where Env does not, lest what a user once set make a real toolstack's helper look elsewhere.
 const HelperEnv = "XENFERRY_HELPER_HOST"
 
 // ErrNoXen says that this machine is no control domain of Xen.

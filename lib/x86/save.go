@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"xenferry/lib/guest"
 	"xenferry/lib/xcstream"
 )
@@ -25,6 +27,9 @@ type Source interface {
 	Suspended(ctx context.Context) ([]xcstream.Record, guest.Bitmap, error)
 	End(ctx context.Context) ([]xcstream.Record, error)
 	Close() error
+
+	// Alone has StartLog refuse a log of dirty pages that is on, which it else takes from whoever began it.
+	Alone()
 }
 
 // OpenSave prepares domain id for being saved: a *PVSave or an *HVMSave, by the kind of domain. It changes nothing in
@@ -51,6 +56,7 @@ type saving struct {
 	// the log shows when the guest is suspended.
 	sent      typeMap
 	loaded    bool // anything at all
+	alone     bool // see Source
 	suspended bool
 
 	asked answers // by the last question for types
@@ -92,12 +98,18 @@ func (s *saving) StartLog(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	// A log of somebody else's, such as the one for a display, is in the way. It is for its owner to begin it anew.
+	if s.alone && s.info.Kind != guest.HVM && errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("%w; if nobody else saves domain %d, who did so was killed, and xc-save --resume %d ends the log", err, s.info.ID, s.info.ID)
+	}
+	// A log of somebody else's, such as the one for an HVM guest's display, is in the way. It is for its owner to begin it anew.
 	if off := s.host.SetLogDirty(ctx, s.info.ID, false); off != nil {
 		return err
 	}
 	return s.host.SetLogDirty(ctx, s.info.ID, true)
 }
+
+// Alone implements Source.
+func (s *saving) Alone() { s.alone = true }
 
 // StopLog ends the log.
 func (s *saving) StopLog(ctx context.Context) error { return s.host.SetLogDirty(ctx, s.info.ID, false) }

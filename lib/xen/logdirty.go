@@ -48,8 +48,6 @@ func (h *Host) logDirtyError(err error, on bool) error {
 		return nil // a PV domain where Xen has no shadow paging: there is no log to end
 	case !on:
 		return err
-	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("%w (a log is on already, or a PCI device is assigned to the domain)", err)
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
 		return fmt.Errorf("%w: a PV domain needs a hypervisor with shadow paging for this; save it without --live", err)
 	}
