@@ -51,6 +51,10 @@ func (h *Host) Suspend(ctx context.Context, id guest.DomID) error {
 		if err := h.remoteShutdown(id, guest.ShutdownSuspend); err != nil {
 			return err
 		}
+		// It has not stopped before its emulator has answered what a vCPU waits for, and will in any case.
+		if err := h.awaitStop(context.WithoutCancel(ctx), id, nil); err != nil {
+			return err
+		}
 	} else if err := h.requestSuspend(ctx, id); err != nil {
 		return fmt.Errorf("suspend domain %d: %w", id, err)
 	}
@@ -125,24 +129,24 @@ func (h *Host) requestSuspend(ctx context.Context, id guest.DomID) error {
 		}
 		return h.stopped(id)
 	}
-	if err := await(ctx, answered, noticed); err != nil {
+	if err := await(ctx, answered.Events(), noticed); err != nil {
 		withdrawn, e := withdraw(context.WithoutCancel(ctx), c, node)
 		if e != nil || withdrawn {
 			return errors.Join(err, e)
 		}
-		return errors.Join(err, h.awaitStop(context.WithoutCancel(ctx), id, stopped))
+		return errors.Join(err, h.awaitStop(context.WithoutCancel(ctx), id, stopped.Events()))
 	}
-	return h.awaitStop(context.WithoutCancel(ctx), id, stopped)
+	return h.awaitStop(context.WithoutCancel(ctx), id, stopped.Events())
 }
 
 // shutdownNode is where a guest is asked to shut down or suspend. It answers by emptying it.
 func shutdownNode(id guest.DomID) string { return domainPath(id) + "/control/shutdown" }
 
-// awaitStop waits for a guest that has said that it suspends.
-func (h *Host) awaitStop(ctx context.Context, id guest.DomID, w *xenstore.Watch) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, stopTime, fmt.Errorf("the guest answered the request, but did not suspend within %v", stopTime))
+// awaitStop waits for a guest that is about to suspend.
+func (h *Host) awaitStop(ctx context.Context, id guest.DomID, events <-chan string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, stopTime, fmt.Errorf("domain %d was about to suspend, but did not within %v", id, stopTime))
 	defer cancel()
-	return await(ctx, w, func() (bool, error) { return h.stopped(id) })
+	return await(ctx, events, func() (bool, error) { return h.stopped(id) })
 }
 
 func (h *Host) stopped(id guest.DomID) (bool, error) {
@@ -150,8 +154,8 @@ func (h *Host) stopped(id guest.DomID) (bool, error) {
 	return i.Shutdown || i.Dying, err
 }
 
-// await returns when done says so: it is asked at each event of w, and now and then in case one was lost.
-func await(ctx context.Context, w *xenstore.Watch, done func() (bool, error)) error {
+// await returns when done says so: it is asked at each event, and now and then in case one was lost or there are none.
+func await(ctx context.Context, events <-chan string, done func() (bool, error)) error {
 	tick := time.NewTicker(pollTime)
 	defer tick.Stop()
 	for {
@@ -159,7 +163,7 @@ func await(ctx context.Context, w *xenstore.Watch, done func() (bool, error)) er
 			return err
 		}
 		select {
-		case <-w.Events():
+		case <-events:
 		case <-tick.C:
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -209,21 +213,20 @@ func (h *Host) Resume(ctx context.Context, id guest.DomID) error {
 			return err
 		}
 	}
-	c, err := h.xenstore(ctx)
-	if err != nil {
-		h.log.Warn().Err(err).Msgf("domain %d is resumed, but xenstored takes it for stopped", id)
-		return h.order(resumeDomain, id, nil)
-	}
-	// A second request, made before the first was obeyed, would suspend it again.
-	if _, err := withdraw(ctx, c, shutdownNode(id)); err != nil {
-		return err
+	// Without xenstored it runs on all the same. A second request, made before the first was obeyed, would suspend it again.
+	c, unheard := h.xenstore(ctx)
+	if unheard == nil {
+		_, unheard = withdraw(ctx, c, shutdownNode(id))
 	}
 	if err := h.order(resumeDomain, id, nil); err != nil {
 		return err
 	}
-	// Else xenstored would tell nobody when the domain stops the next time. It refuses for a domain it does not know.
-	if err := c.Resume(ctx, id); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.EINVAL) {
-		h.log.Warn().Err(err).Msgf("domain %d runs, but xenstored takes it for stopped", id)
+	if unheard == nil {
+		// Else xenstored would tell nobody when the domain stops the next time. It refuses for a domain it does not know.
+		unheard = c.Resume(ctx, id)
+	}
+	if unheard != nil && !errors.Is(unheard, fs.ErrNotExist) && !errors.Is(unheard, unix.EINVAL) {
+		h.log.Warn().Err(unheard).Msgf("domain %d runs, but xenstored takes it for stopped", id)
 	}
 	return nil
 }

@@ -116,14 +116,17 @@ func (h *Host) Close() error {
 	return h.dev.close()
 }
 
-// xenstore is the connection to xenstored, made when first needed.
+// xenstore is the connection to xenstored, made when first needed, and again where xenstored was started anew.
 func (h *Host) xenstore(ctx context.Context) (*xenstore.Conn, error) {
 	h.store.Lock()
 	defer h.store.Unlock()
-	if h.store.conn == nil {
+	if h.store.conn == nil || h.store.conn.Err() != nil {
 		c, err := xenstore.Dial(ctx)
 		if err != nil {
 			return nil, err
+		}
+		if h.store.conn != nil {
+			_ = h.store.conn.Close()
 		}
 		h.store.conn = c
 	}

@@ -83,6 +83,13 @@ func (c *Conn) Close() error {
 	return c.rwc.Close()
 }
 
+// Err is why the connection has ended, nil while it has not.
+func (c *Conn) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
 // end fails everything that is under way.
 func (c *Conn) end(err error) {
 	c.mu.Lock()
