@@ -276,8 +276,8 @@ func (w *walker) mapFrames(ctx context.Context, frames []guest.MFN) (*guest.Mapp
 	if err != nil {
 		return nil, err
 	}
-	if i, err := m.Err(); err != nil {
-		return nil, errors.Join(fmt.Errorf("map frame %#x: %w", frames[i], err), m.Close())
+	if _, err := m.Err(); err != nil {
+		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
 }

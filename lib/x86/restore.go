@@ -69,10 +69,9 @@ func (r *restoring) mapPages(ctx context.Context, prot guest.Prot) (*guest.Mappi
 	if err != nil {
 		return nil, err
 	}
-	if i, err := m.Err(); err != nil {
-		gfn := r.gfns[i]
+	if _, err := m.Err(); err != nil {
 		_ = m.Close() // the page's error is the one that counts
-		return nil, fmt.Errorf("map frame %#x of domain %d: %w", gfn, r.info.ID, err)
+		return nil, err
 	}
 	return m, nil
 }

@@ -46,6 +46,14 @@ func (e *Error) Is(target error) bool {
 
 // hint is what usually causes the errno.
 func (e *Error) hint() string {
+	if e.Errno == unix.EINVAL {
+		switch e.Call {
+		case mmapBatch:
+			return "the domain has no such frame"
+		case shadowOp.String():
+			return "a log of dirty pages is on already, or a PCI device is assigned to the domain"
+		}
+	}
 	switch e.Errno {
 	case unix.EPERM:
 		return "this takes root in Xen's control domain"
@@ -57,6 +65,10 @@ func (e *Error) hint() string {
 		return "this hypervisor is too old for it, or was built without it"
 	case unix.ENOMEM:
 		return "Xen has no memory left for it"
+	case unix.EINVAL:
+		return "this host, or Xen as it was built, does not offer what was asked for"
+	case unix.EBUSY:
+		return "another process is at work on it"
 	case unix.EFAULT:
 		return "Xen could not reach the caller's memory"
 	}

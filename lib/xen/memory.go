@@ -71,6 +71,9 @@ func (h *Host) pageTypesOnce(id guest.DomID, gfns []guest.GFN, types []guest.Pag
 	return nil
 }
 
+// mmapBatch is the name of how frames are mapped.
+const mmapBatch = "IOCTL_PRIVCMD_MMAPBATCH_V2"
+
 // maxFrame is what a page table entry holds: Linux would cut off what is above, and so map another frame.
 const maxFrame = 1<<40 - 1
 
@@ -109,13 +112,13 @@ func (h *Host) Map(ctx context.Context, id guest.DomID, gfns []guest.GFN, prot g
 		if m.Errs == nil {
 			m.Errs = make([]error, len(gfns))
 		}
-		m.Errs[i] = unix.Errno(-e)
+		m.Errs[i] = detail(fail(mmapBatch, id, unix.Errno(-e)), "frame %#x", s.frames[i])
 		if unix.Errno(-e) == unix.ESRCH {
 			missing++
 		}
 	}
 	if missing == len(gfns) {
-		return nil, errors.Join(fail("IOCTL_PRIVCMD_MMAPBATCH_V2", id, unix.ESRCH), m.Close())
+		return nil, errors.Join(fail(mmapBatch, id, unix.ESRCH), m.Close())
 	}
 	return m, nil
 }
@@ -131,7 +134,7 @@ type mapScratch struct {
 func (h *Host) mapFrames(ctx context.Context, id guest.DomID, frames []uint64, errs []int32, prot guest.Prot) ([]byte, error) {
 	mem, err := h.dev.view(len(frames), prot)
 	if err != nil {
-		return nil, fail("IOCTL_PRIVCMD_MMAPBATCH_V2", id, err)
+		return nil, fail(mmapBatch, id, err)
 	}
 	err = h.dev.mapBatch(id, mem, frames, errs)
 	for errors.Is(err, unix.ENOENT) { // some are paged out, and on their way back now
@@ -143,7 +146,7 @@ func (h *Host) mapFrames(ctx context.Context, id guest.DomID, frames []uint64, e
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(fail("IOCTL_PRIVCMD_MMAPBATCH_V2", id, err), unview(mem))
+		return nil, errors.Join(fail(mmapBatch, id, err), unview(mem))
 	}
 	return mem, nil
 }
@@ -308,7 +311,7 @@ func (h *Host) M2P(ctx context.Context) (guest.M2P, error) {
 		return nil, fmt.Errorf("map the M2P: %w", err)
 	}
 	if i := slices.IndexFunc(errs, func(e int32) bool { return e != 0 }); i >= 0 {
-		return nil, errors.Join(fmt.Errorf("map the M2P: page %d: %w", i, unix.Errno(-errs[i])), unview(mem))
+		return nil, errors.Join(detail(fail(mmapBatch, domXen, unix.Errno(-errs[i])), "page %d of the M2P", i), unview(mem))
 	}
 	h.m2p.mem, h.m2p.table = mem, guest.M2P(words(mem)[:frames])
 	return h.m2p.table, nil
