@@ -67,5 +67,5 @@ func Find(ctx context.Context, h host.Host, word string) (guest.Info, error) {
 
 // SpecOf is what it takes to make a domain like d.
 func SpecOf(d guest.Info) guest.Spec {
-	return guest.Spec{Name: d.Name, UUID: d.UUID, Kind: d.Kind, VCPUs: d.MaxVCPU + 1, MaxPages: d.MaxPages}
+	return guest.Spec{Name: d.Name, UUID: d.UUID, Kind: d.Kind, VCPUs: d.MaxVCPU + 1, MaxPages: d.MaxPages, Pages: d.TotPages}
 }

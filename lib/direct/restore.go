@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"xenferry/lib/emulator"
 	"xenferry/lib/guard"
 	"xenferry/lib/guest"
 	"xenferry/lib/handover"
@@ -41,12 +42,14 @@ type restoring struct {
 	guard Guardian
 	log   zerolog.Logger
 
-	spec   guest.Spec
-	id     guest.DomID
-	made   bool // by us, so a failure destroys it
-	state  guard.State
-	pages  uint64
-	differ int
+	spec guest.Spec
+	id   guest.DomID
+	made bool // by us, so a failure destroys it
+	// reserver has set memory aside for a domain that is not ours; else nil.
+	reserver host.Reserver
+	state    guard.State
+	pages    uint64
+	differ   int
 }
 
 // Restore makes a domain from the stream and lets it run. Whatever happens, the last line of the log,
@@ -62,6 +65,9 @@ func Restore(ctx context.Context, h host.Host, opt RestoreOptions, g Guardian, l
 
 func (r *restoring) run(ctx context.Context) error {
 	rings, err := restore.Run(ctx, r.opt.Stream, restore.Options{}, r.open, r)
+	if r.reserver != nil {
+		err = errors.Join(err, r.reserver.Reserve(context.WithoutCancel(ctx), r.id, 0))
+	}
 	if err != nil {
 		return err
 	}
@@ -99,7 +105,7 @@ func (r *restoring) open(ctx context.Context, o restore.Opening) (restore.Guest,
 		}
 		r.id, r.spec = info.ID, SpecOf(info)
 		r.log.Info().Msgf("loading into domain %d", r.id)
-		return x86.OpenRestore(ctx, host.WithPorts(r.h, r.id, r.opt.StorePort, r.opt.ConsolePort), r.id, o.Domain)
+		return r.openInto(ctx, o)
 	}
 	spec := r.opt.Spec
 	if spec == nil {
@@ -112,11 +118,35 @@ func (r *restoring) open(ctx context.Context, o restore.Opening) (restore.Guest,
 	if err := suits(*spec, o); err != nil {
 		return nil, err
 	}
+	if spec.Kind == guest.HVM && !emulator.StartedBy(r.h) {
+		return nil, errors.New("an HVM domain has an emulator, which is a toolstack's to start: have one make the domain and name that by --domid, " +
+			"or let xl-stream save and restore it")
+	}
 	r.spec = *spec
 	if err := r.create(ctx); err != nil {
 		return nil, err
 	}
 	return x86.OpenRestore(ctx, r.h, r.id, o.Domain)
+}
+
+// openInto readies a domain that somebody else made.
+func (r *restoring) openInto(ctx context.Context, o restore.Opening) (restore.Guest, error) {
+	h := host.WithPorts(r.h, r.id, r.opt.StorePort, r.opt.ConsolePort)
+	switch info, err := h.Info(ctx, r.id); {
+	case err != nil:
+		return nil, err
+	case info.StoreEvtchn == 0:
+		return nil, fmt.Errorf("which event channel domain %d has for xenstore is not known here: give --store-evtchn", r.id)
+	case info.ConsoleEvtchn == 0:
+		return nil, fmt.Errorf("which event channel domain %d has for its console is not known here: give --console-evtchn", r.id)
+	}
+	if reserver, ok := r.h.(host.Reserver); ok && o.Spec != nil && o.Spec.Pages > 0 {
+		if err := reserver.Reserve(ctx, r.id, o.Spec.Pages); err != nil {
+			return nil, err
+		}
+		r.reserver = reserver
+	}
+	return x86.OpenRestore(ctx, h, r.id, o.Domain)
 }
 
 // suits holds what the domain shall be against what the stream is of.

@@ -48,6 +48,16 @@ type Spec struct {
 	Kind     Kind      `json:"kind"`
 	VCPUs    uint32    `json:"vcpus"`
 	MaxPages uint64    `json:"max_pages"` // memory limit in pages of 4 KiB, special pages included
+	// Pages is how many of them it owned when that was asked, fewer where a balloon has some; 0 if nobody asked.
+	Pages uint64 `json:"pages,omitempty"`
+}
+
+// Needs is how many pages the domain will take.
+func (s *Spec) Needs() uint64 {
+	if s.Pages > 0 {
+		return min(s.Pages, s.MaxPages)
+	}
+	return s.MaxPages
 }
 
 // Rings tells where the pages are over which a domain speaks to xenstore and to its console: 0 if nobody ever said.

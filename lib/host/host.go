@@ -43,6 +43,14 @@ type Judge interface {
 	Saveable(ctx context.Context, id guest.DomID) error
 }
 
+// Reserver is a Host that can set memory aside for a domain that is to be loaded, so that two do not both begin with what is enough
+// for one.
+type Reserver interface {
+	// Reserve sees to it that the domain can come to own so many pages, and is refused where they are not free; 0 gives back
+	// what it has not taken of them.
+	Reserve(ctx context.Context, id guest.DomID, pages uint64) error
+}
+
 // Introducer is a Host whose domains speak to a xenstored and have a console: a domain that Create made is made known to
 // both once its memory holds the rings.
 type Introducer interface {

@@ -122,7 +122,7 @@ func (h *Host) furnish(ctx context.Context, id guest.DomID, spec guest.Spec) err
 	if err := h.order(maxMem, id, func(u []byte) { le.PutUint64(u, kib) }); err != nil {
 		return err
 	}
-	if err := h.enough(id, spec.MaxPages); err != nil {
+	if err := h.Reserve(ctx, id, spec.Needs()); err != nil {
 		return err
 	}
 	if spec.Kind == guest.PV32 {

@@ -43,12 +43,21 @@ func (h *Host) announce(ctx context.Context, id guest.DomID, spec guest.Spec) er
 		{libxlPath(id), "", false}, {libxlPath(id) + "/type", libxlType(spec.Kind), false}, // so that xl knows what it is
 		{libxlPath(id) + "/" + ourMark, "", false},
 		{base + "/memory/static-max", strconv.FormatUint(spec.MaxPages*(guest.PageSize/1024), 10), false},
-		{base + "/memory/target", strconv.FormatUint(spec.MaxPages*(guest.PageSize/1024), 10), false},
+		{base + "/memory/target", strconv.FormatUint(target(spec)*(guest.PageSize/1024), 10), false},
 	})
 	if err != nil {
 		return fmt.Errorf("announce domain %d in xenstore: %w", id, err)
 	}
 	return nil
+}
+
+// target is how many pages the guest's balloon shall leave it: all that it may own, unless it had given some up.
+func target(spec guest.Spec) uint64 {
+	const slack = 256 // that libxl lets any domain own beyond its memory
+	if spec.Needs()+slack >= spec.MaxPages {
+		return spec.MaxPages
+	}
+	return spec.Needs()
 }
 
 // ourMark is the node among libxl's of a domain that says that libxl did not make it.
@@ -90,6 +99,9 @@ const consoleLimit = 1 << 20
 // Introduce makes a domain that Create made known to xenstored and xenconsoled, once its memory holds the rings over
 // which it speaks to them. A ring that is 0 or guest.InvalidGFN is left out.
 func (h *Host) Introduce(ctx context.Context, id guest.DomID, rings guest.Rings) error {
+	if err := h.Reserve(ctx, id, 0); err != nil {
+		return err
+	}
 	h.mu.Lock()
 	p := h.ports[id]
 	h.mu.Unlock()

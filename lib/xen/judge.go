@@ -74,15 +74,17 @@ func (h *Host) podEntries(id guest.DomID) (uint64, error) {
 	return le.Uint64(op[24:]), nil
 }
 
-// enough asks Xen to set pages aside for a new domain, and gives them back: it is refused where so many are not free.
-func (h *Host) enough(id guest.DomID, pages uint64) error {
-	if err := h.claim(id, pages); err != nil {
-		if errors.Is(err, unix.ENOMEM) {
-			return fmt.Errorf("the host has too little free memory for a domain of %d MiB: %w", pages>>8, err)
-		}
-		return nil // this Xen does not take claims: what is missing shows later
+// Reserve sets pages aside for a domain: so many are not free if that is refused. What the domain does not take of them is given
+// back by a Reserve of 0, or when it is introduced or destroyed.
+func (h *Host) Reserve(_ context.Context, id guest.DomID, pages uint64) error {
+	err := h.claim(id, pages)
+	if errors.Is(err, unix.ENOMEM) {
+		return fmt.Errorf("the host has too little free memory for a domain of %d MiB: %w", pages>>8, err)
 	}
-	return h.claim(id, 0)
+	if err != nil { // as of a Xen that takes no claims, or of a domain that has one: what is missing shows later
+		h.log.Debug().Err(err).Msg("no memory is set aside")
+	}
+	return nil
 }
 
 // claim is XENMEM_claim_pages, whose structure is a xen_memory_reservation of so many extents.
