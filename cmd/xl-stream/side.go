@@ -26,7 +26,7 @@ func open(ctx context.Context, env *cli.Env, spec, folder string) (_ context.Con
 	if err != nil {
 		return ctx, side, nil, err
 	}
-	return guarded(ctx, env, h, spec, folder, &host.Lock{})
+	return guarded(ctx, env, h, folder, &host.Lock{})
 }
 
 // openSource is open for the host of a domain that is to be moved, by its number, name or UUID, and locks that.
@@ -40,13 +40,13 @@ func openSource(ctx context.Context, env *cli.Env, spec, folder, word string) (_
 	if err != nil {
 		return ctx, side, d, nil, errors.Join(err, h.Close())
 	}
-	ctx, side, closeAll, err = guarded(ctx, env, h, spec, folder, lock)
+	ctx, side, closeAll, err = guarded(ctx, env, h, folder, lock)
 	side.Locked = d.ID
 	return ctx, side, d, closeAll, err
 }
 
 // guarded is a host with a guardian, who also has the lock of a domain. It closes both where it fails.
-func guarded(ctx context.Context, env *cli.Env, h host.Host, spec, folder string, domain *host.Lock) (_ context.Context, side migrate.Side, closeAll func(), err error) {
+func guarded(ctx context.Context, env *cli.Env, h host.Host, folder string, domain *host.Lock) (_ context.Context, side migrate.Side, closeAll func(), err error) {
 	defer func() {
 		if err != nil {
 			domain.Release()
@@ -57,7 +57,7 @@ func guarded(ctx context.Context, env *cli.Env, h host.Host, spec, folder string
 	if err != nil {
 		return ctx, side, nil, err
 	}
-	spec = hostSpec(h)
+	spec := hostSpec(h)
 	g, err := guard.Start(spec, lock, domain.File())
 	if err != nil {
 		return ctx, side, nil, err
