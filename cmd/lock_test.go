@@ -73,8 +73,9 @@ func TestOneSaver(t *testing.T) {
 				t.Error(err)
 			}
 			saver.wait()
+			run(t, "xl-stream", "save", "--host", h.spec, "g", file)
 			if left, _ := filepath.Glob(h.Path() + ".lock-*"); len(left) > 0 {
-				t.Errorf("%v is left", left)
+				t.Errorf("the domain is gone, and %v is left", left)
 			}
 		})
 	}

@@ -24,6 +24,11 @@ func (o *options) run(ctx context.Context, env *cli.Env) error {
 		return err
 	}
 	defer lock.Release()
+	if !o.check {
+		if _, err := lock.Claim(); err != nil {
+			return err
+		}
+	}
 	switch {
 	case o.check:
 		state, err := direct.Check(ctx, h, d)

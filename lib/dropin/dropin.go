@@ -135,6 +135,9 @@ func (o *operation) run(ctx context.Context) (err error) {
 			return err
 		}
 		defer lock.Release()
+		if _, err := lock.Claim(); err != nil {
+			return err
+		}
 	}
 	if o.info, err = o.host.Info(ctx, o.call.Domain); err != nil {
 		return err

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
+	"xenferry/lib/guest"
 	"xenferry/lib/host"
 	"xenferry/lib/sim"
 	"xenferry/lib/sim/simtest"
@@ -93,5 +96,42 @@ func TestLockDomain(t *testing.T) {
 	var log strings.Builder
 	if l, err := host.LockDomain(t.Context(), c, 3, zerolog.New(&log)); err != nil || l.File() != nil || !strings.Contains(log.String(), "cannot be locked") {
 		t.Errorf("a link in the file's place: %v, %v, %q", l, err, log.String())
+	}
+}
+
+// TestClaim: the last claim is known to whoever locks the domain later, for as long as that exists.
+func TestClaim(t *testing.T) {
+	c := simtest.New(t, sim.Options{})
+	id, err := c.Create(t.Context(), guest.Spec{Kind: guest.PVH, VCPUs: 1, MaxPages: 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	take := func() *host.Lock {
+		t.Helper()
+		l, err := host.LockDomain(t.Context(), c, id, zerolog.Nop())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	var last uuid.UUID
+	for i := range 3 {
+		l := take()
+		if l.Claimed() != last {
+			t.Errorf("before claim %d: %v, want %v", i, l.Claimed(), last)
+		}
+		if last, err = l.Claim(); err != nil || last == uuid.Nil || l.Claimed() != last {
+			t.Errorf("claim %d: %v, %v, then %v", i, last, err, l.Claimed())
+		}
+		l.Release()
+		take().Release() // who claims nothing changes nothing
+	}
+	l := take()
+	if err := c.Destroy(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	l.Release()
+	if left, _ := filepath.Glob(c.Path() + ".lock-*"); len(left) > 0 {
+		t.Errorf("the domain is gone, and %v there", left)
 	}
 }
