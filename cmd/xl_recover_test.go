@@ -3,7 +3,6 @@ package cmd_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -166,26 +165,4 @@ func TestXLSendPeer(t *testing.T) {
 		t.Errorf("exit status %d\n%s", status, said)
 	}
 	moved(t, a, b, said)
-}
-
-// TestXLRecoverSaved: a guest that was saved, and left suspended, after its sender and the guardian were killed is not resumed by recover:
-// the image may run elsewhere.
-func TestXLRecoverSaved(t *testing.T) {
-	w := newWorld(t, rand.New(rand.NewPCG(1, 1)))
-	w.strike(t, crash{"held", "source: got xl migration receiver ready, send binary domain data., 1", "source side"})
-	run(t, "sh", "-c", `exec xc-save --host "$0" g >"$1"`, w.a.spec, filepath.Join(t.TempDir(), "image"))
-	if said := run(t, "sh", "-c", `exec xl-stream recover --host "$0" --journal "$1" --peer-says refused 2>&1`, w.a.spec, w.ja); !strings.Contains(said, "left as it is") {
-		t.Error(said)
-	}
-	if d := w.a.domain(t, "g"); d == nil || !d.Suspended() {
-		t.Errorf("recover has changed a domain that was saved: %+v", d)
-	}
-	if left, err := migrate.List(w.ja); err != nil || len(left) > 0 {
-		t.Errorf("%+v, %v", left, err)
-	}
-	run(t, "xc-save", "--host", w.a.spec, "--resume", "g")
-	w.recover(t)
-	if where := w.judge(t); where != "source" {
-		t.Errorf("the guest is at the %s", where)
-	}
 }

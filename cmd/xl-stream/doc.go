@@ -2,7 +2,7 @@
 //
 //	usage: xl-stream send [--host H] [--config F] [--remote COMMAND] [--not-live] [options] DOMAIN DEST
 //	       xl-stream receive [--host H] [--config F] [--into COMMAND] [--paused] [--listen ADDR [--once | --most N]]
-//	       xl-stream recover [--host H] [--peer COMMAND | --peer-says ANSWER] | --list
+//	       xl-stream recover [--host H] [--peer COMMAND | --peer-says ANSWER] [DOMAIN...] | --list
 //	       xl-stream save [--host H] [--live] [--config F] [--leave STATE] [--suspend-timeout D] DOMAIN [FILE]
 //	       xl-stream restore [--host H] [--config F] [--paused] [--into COMMAND] [FILE]
 //	       xl-stream wrap [--config F | --libxl] [--emulator F] [--xenstore F] <in >out
@@ -81,9 +81,13 @@
 //
 //	--peer COMMAND         how to ask the other side, if it is ours, such as 'ssh HOST xl-stream recover'; that
 //	                       first finishes what it can there
-//	--peer-says ANSWER     you have looked at the other side, which is stock xl or gone for good: a target has the domain
-//	                       running, or has refused it; a source has given it, or has kept it
+//	--peer-says ANSWER     you have looked at the other side of one domain's hand-over, which is stock xl or gone for good: a
+//	                       target has the domain running, or has refused it; a source has given it, or has kept it
 //	--list                 print the journals instead, an object of JSON a line
+//
+// DOMAIN is a name or UUID; without any it is every hand-over that is not over. A suspended domain that somebody has worked on since
+// (xc-save, xl-stream, or xl with our helper) is left as it is: its image may run elsewhere. And who knows nothing of a hand-over
+// is no answer, as he may be the wrong one to ask.
 //
 // Without an answer such a domain stays as it is, with exit status 1; so does one that another process is at work on, and a
 // journal that cannot be read is said to be so. Once the other side will not ask, a journal goes; else a

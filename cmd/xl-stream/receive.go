@@ -128,6 +128,7 @@ func setAside(fd int, copies ...int) (int, error) {
 
 // one receives a domain over a link, which it closes.
 func (r *receiving) one(ctx context.Context, env *cli.Env, l *transport.Link) (err error) {
+	peer := l.Peer()
 	if r.tls.cert != "" {
 		agreeing, cancel := ctx, context.CancelFunc(func() {})
 		if r.patience > 0 {
@@ -153,7 +154,7 @@ func (r *receiving) one(ctx context.Context, env *cli.Env, l *transport.Link) (e
 	if err := l.KeepAlive(r.patience); err != nil {
 		return err
 	}
-	t := &migrate.Target{Side: side, Into: r.into.command}
+	t := &migrate.Target{Side: side, Peer: peer, Into: r.into.command}
 	if r.into.byXL(side.Host) {
 		t.Into = "xl restore -p /proc/self/fd/0"
 	}

@@ -20,6 +20,7 @@ import (
 type recovering struct {
 	host, folder, peer, says, tell string
 	list                           bool
+	domains                        []string // names or UUIDs; none is all
 }
 
 // recovery is the command recover.
@@ -59,13 +60,14 @@ func (r *recovering) parse(env *cli.Env, args []string) error {
 	switch {
 	case err != nil:
 		return err
-	case len(words) > 0:
-		return cli.Usagef("recover takes no word such as %q", words[0])
+	case len(words) > 0 && (r.list || r.tell != ""):
+		return cli.Usagef("no DOMAIN such as %q goes with --list", words[0])
 	case r.says != "" && answers[migrate.Step(r.says)] == "":
 		return cli.Usagef("--peer-says %s: want running or refused of a target, given or kept of a source", r.says)
 	case r.peer != "" && r.says != "":
 		return cli.Usagef("--peer and --peer-says exclude each other")
 	}
+	r.domains = words
 	return nil
 }
 
@@ -81,12 +83,12 @@ func (r *recovering) print(env *cli.Env) error {
 
 // all recovers what senders and receivers on this host left.
 func (r *recovering) all(ctx context.Context, env *cli.Env, side *migrate.Side) error {
-	entries, err := migrate.List(r.folder)
+	entries, err := r.chosen(side)
+	if err != nil && entries == nil {
+		return err
+	}
 	errs := []error{err}
 	for _, e := range entries {
-		if !e.Unfinished(side) {
-			continue
-		}
 		var state migrate.Step
 		if e.Side == migrate.SourceSide {
 			state, err = migrate.RecoverSource(ctx, side, e.UUID, r.ask)
@@ -102,6 +104,42 @@ func (r *recovering) all(ctx context.Context, env *cli.Env, side *migrate.Side) 
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// chosen are the journals of hand-overs that are not over, all or of some domains. The error, beside some, is of others that
+// cannot be read.
+func (r *recovering) chosen(side *migrate.Side) (chosen []migrate.Entry, err error) {
+	all, err := migrate.List(r.folder)
+	found := make([]bool, len(r.domains))
+	for _, e := range all {
+		mine := len(r.domains) == 0
+		for i, word := range r.domains {
+			if word == e.Name || word == e.UUID.String() {
+				mine, found[i] = true, true
+			}
+		}
+		if mine && e.Unfinished(side) {
+			chosen = append(chosen, e)
+		}
+	}
+	for i, word := range r.domains {
+		if !found[i] {
+			return nil, errors.Join(err, fmt.Errorf("no hand-over of a domain %q is recorded in %s", word, r.folder))
+		}
+	}
+	if r.says == "" {
+		return chosen, err
+	}
+	var asked []string // that the answer could be taken for
+	for _, e := range chosen {
+		if answers[migrate.Step(r.says)] == e.Side {
+			asked = append(asked, fmt.Sprintf("%s (%v)", e.Name, e.UUID))
+		}
+	}
+	if len(asked) > 1 {
+		return nil, cli.Usagef("--peer-says %s is an answer for one domain: name it, %s", r.says, strings.Join(asked, " or "))
+	}
+	return chosen, err
 }
 
 // where says what became of a domain.
@@ -156,7 +194,7 @@ func askPeer(ctx context.Context, command string, r migrate.Record, says migrate
 	}
 	switch step := strings.TrimSpace(string(answer)); step {
 	case unknown:
-		return "", fmt.Errorf("%s: %w", command, migrate.ErrUnknown)
+		return "", fmt.Errorf("%s: %w", command, migrate.ErrPeerUnknown)
 	case busy:
 		return "", fmt.Errorf("%s: %w", command, migrate.ErrBusy)
 	default:

@@ -91,7 +91,7 @@ func send(ctx context.Context, env *cli.Env, args []string) error {
 	closed := l.Close()
 	if s.Orphan != nil && peer != "" {
 		_, e := migrate.TellKept(context.WithoutCancel(ctx), *s.Orphan, (&recovering{peer: peer}).ask)
-		if e != nil && !errors.Is(e, migrate.ErrUnknown) {
+		if e != nil && !errors.Is(e, migrate.ErrPeerUnknown) {
 			env.Log.Warn().Err(e).Msg("the target could not be told that the domain stays here")
 		}
 	}

@@ -41,7 +41,7 @@ func openSource(ctx context.Context, env *cli.Env, spec, folder, word string) (_
 		return ctx, side, d, nil, errors.Join(err, h.Close())
 	}
 	ctx, side, closeAll, err = guarded(ctx, env, h, folder, lock)
-	side.Locked = d.ID
+	side.DomainLock = lock
 	return ctx, side, d, closeAll, err
 }
 

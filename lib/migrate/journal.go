@@ -56,7 +56,7 @@ type Record struct {
 	Name   string      `json:"name"`
 	Host   string      `json:"host"` // which of this machine's; see Side.Spec
 	Peer   string      `json:"peer,omitempty"`
-	Asked  bool        `json:"asked,omitempty"`  // source: the guest to suspend, or it is about to be
+	Claim  uuid.UUID   `json:"claim,omitzero"`   // source: its own of the domain, see host.Lock
 	Paused bool        `json:"paused,omitempty"` // target: ours, and shall stay paused
 	Lock   string      `json:"lock"`             // a file that process and guardian keep locked while they live
 	Time   time.Time   `json:"time"`
@@ -223,13 +223,25 @@ func (j *Journal) write(step Step, change func(*Record)) error {
 
 // close lets go of the journal; a remove takes it away first.
 func (j *Journal) close() error {
-	if j.domain != nil {
-		j.domain.Release()
-	}
+	j.release()
 	return j.file.Close()
 }
 
-func (j *Journal) remove() error { return errors.Join(os.Remove(j.file.Name()), j.close()) }
+// release lets go of the domain.
+func (j *Journal) release() {
+	if j.domain != nil {
+		j.domain.Release()
+		j.domain = nil
+	}
+}
+
+func (j *Journal) remove() error {
+	err := os.Remove(j.file.Name())
+	if err == nil {
+		err = syncFolder(filepath.Dir(j.file.Name()))
+	}
+	return errors.Join(err, j.close())
+}
 
 // forget ends a target's hand-over of which the source will not ask again. The journal goes unless another one's source may.
 func (j *Journal) forget() error {
@@ -256,8 +268,13 @@ func (s *Side) begin(ctx context.Context, side string, step Step, r Record) erro
 	case last.Step == Given || last.Step == Held || last.Step == Owned || last.Step == Returned:
 		err = fmt.Errorf("journal %s: an earlier hand-over of the domain is not over (%s, %s): xl-stream recover", j.file.Name(), last.Step,
 			last.Time.Format(time.DateTime))
-	case last.Step == Sending || last.Step == Receiving: // its process was killed
+	case last.Step == Sending: // its process was killed
 		err = s.gone(ctx, last.Lock, guardTime)
+	case last.Step == Receiving: // and left half of a domain
+		if err = s.gone(ctx, last.Lock, guardTime); err == nil {
+			_, err = s.finishTarget(ctx, j, "", nil)
+			j.release()
+		}
 	}
 	if err == nil {
 		s.journal = j

@@ -27,10 +27,11 @@ type Side struct {
 	Guard Guardian
 	Log   zerolog.Logger
 
-	Folder   string        // of journals; none for a side that keeps none
-	Lock     string        // what a journal says of this process and its guardian: see Record.Lock
-	Locked   guest.DomID   // the domain whose lock (host.LockDomain) the caller has; 0 for none
-	Patience time.Duration // how long the other side may take to answer; 0 is for ever
+	Folder string // of journals; none for a side that keeps none
+	Lock   string // what a journal says of this process and its guardian: see Record.Lock
+	// DomainLock is the lock of the domain that the caller saves or sends; nil for a side that has none.
+	DomainLock *host.Lock
+	Patience   time.Duration // how long the other side may take to answer; 0 is for ever
 
 	journal *Journal
 }
@@ -95,7 +96,7 @@ func endSending(ctx context.Context, h host.Host, name string, r Record) error {
 	if now, ok, err := lastRecord(name); err != nil || !ok || now.ID != r.ID || now.Step != Sending {
 		return err
 	}
-	if err := (&Side{Host: h}).runHere(ctx, r, &d); err != nil {
+	if err := (&Side{Host: h}).runHere(ctx, r, &d, true); err != nil {
 		return err
 	}
 	return os.Remove(name)

@@ -32,8 +32,11 @@ const breakTime = 3 * time.Second
 // ErrBusy says that somebody has the record of a hand-over, on this side or, of an answer, on the other.
 var ErrBusy = errors.New("a hand-over is under way")
 
-// ErrUnknown says that a side has no record of a hand-over.
-var ErrUnknown = errors.New("nothing is recorded of this hand-over")
+// ErrUnknown says that this side has no record of a hand-over, ErrPeerUnknown that the other has none, or is the wrong one to ask.
+var (
+	ErrUnknown     = errors.New("nothing is recorded here of this hand-over")
+	ErrPeerUnknown = errors.New("nothing is recorded there of this hand-over")
+)
 
 // Ask tells the other side of a record what this side knows of the hand-over, and asks what the other does, after it
 // finished what it can.
@@ -41,7 +44,7 @@ var ErrUnknown = errors.New("nothing is recorded of this hand-over")
 // A source says Given or Kept, and the target answers Running or Refused; or Sending, if it has lost a domain that was not
 // given; or Forgotten, as nothing is left to ask.
 // A target says Held, and the source answers Given or Kept. The error is that the other side cannot be asked or cannot tell;
-// ErrBusy, that it cannot yet.
+// ErrBusy, that it cannot yet; ErrPeerUnknown, that it knows nothing.
 type Ask func(ctx context.Context, r Record, says Step) (Step, error)
 
 // RecoverTarget finishes what a receiver left behind on this host, and says which it is: Running, the domain is
@@ -174,12 +177,19 @@ func recoverSource(ctx context.Context, s *Side, domain uuid.UUID, ask Ask) (Ste
 		case err != nil:
 			return "", fmt.Errorf("domain %v stays suspended, as nobody knows whether %s runs it: %w", r.UUID, r.Peer, err)
 		case step == Running:
-			if d != nil {
+			switch {
+			case d == nil:
+			case j.disowned():
+				s.leave(d)
+			default:
 				if err := s.destroy(ctx, d.ID); err != nil {
 					return "", err
 				}
 			}
-			end = j.remove
+			end = func() error { return nil }
+			if err := j.remove(); err != nil { // before the target forgets what it would be asked
+				return "", err
+			}
 			_, _ = ask(ctx, r, Forgotten) // else it remembers for a while
 			return Running, nil
 		case step != Refused:
@@ -188,16 +198,13 @@ func recoverSource(ctx context.Context, s *Side, domain uuid.UUID, ask Ask) (Ste
 	}
 	if r.Step == Sending && d == nil { // the machine was gone, or somebody has destroyed it: a copy that is held is the last
 		step, err := ask(ctx, r, Sending)
-		if errors.Is(err, ErrUnknown) {
-			step, err = Refused, nil
-		}
-		if err != nil {
+		if err != nil { // who knows nothing may be the wrong one, and the right one have the last copy
 			return "", fmt.Errorf("domain %v was not given to %s, and is no longer here: %w", r.UUID, r.Peer, err)
 		}
 		end = j.remove
 		return step, nil
 	}
-	if err := s.runHere(ctx, r, d); err != nil {
+	if err := s.runHere(ctx, r, d, !j.disowned()); err != nil {
 		return "", err
 	}
 	end = func() error { return nil }
@@ -205,7 +212,7 @@ func recoverSource(ctx context.Context, s *Side, domain uuid.UUID, ask Ask) (Ste
 		return "", err
 	}
 	switch step, err := TellKept(ctx, r, ask); {
-	case errors.Is(err, ErrUnknown):
+	case errors.Is(err, ErrPeerUnknown):
 	case err != nil:
 		s.Log.Warn().Err(err).Msgf("domain %v: %s may hold a copy, paused, until it recovers", r.UUID, r.Peer)
 	case step == Running:
@@ -221,11 +228,15 @@ func TellKept(ctx context.Context, r Record, ask Ask) (Step, error) {
 
 // AnswerSource says what a source did with a domain in hand-over id, whose target asks: Given, or Kept and it runs here.
 // What was never begun, or is over, was not given: a target that holds a domain has not run it, and the source's journal goes
-// only once the target has, or the domain runs here. ErrBusy: it cannot say yet.
+// only once the target has, or the domain runs here. But then it must do so still: a host that has neither journal nor domain
+// may be the wrong one, or have lost both, which is ErrUnknown. ErrBusy: it cannot say yet.
 func AnswerSource(ctx context.Context, s *Side, domain, id uuid.UUID) (Step, error) {
 	j, d, err := s.openSource(ctx, domain, answerTime)
 	if errors.Is(err, ErrUnknown) {
-		return Kept, nil
+		runs, e := s.find(ctx, func(d guest.Info) bool { return d.UUID == domain && d.EverUnpaused && !d.Shutdown })
+		if runs != nil || e != nil {
+			return Kept, e
+		}
 	}
 	if err != nil {
 		return "", err
@@ -238,27 +249,38 @@ func AnswerSource(ctx context.Context, s *Side, domain, id uuid.UUID) (Step, err
 	case r.Step == Given && (d == nil || d.Suspended()):
 		return Given, nil
 	}
-	if err := s.runHere(ctx, j.last, d); err != nil {
+	if err := s.runHere(ctx, j.last, d, !j.disowned()); err != nil {
 		return "", err
 	}
 	end = j.remove
 	return Kept, nil
 }
 
-// runHere lets a domain run on at the source, its own, unless it was somebody else who suspended it.
-func (s *Side) runHere(ctx context.Context, r Record, d *guest.Info) (err error) {
+// disowned reports whether somebody else has claimed the domain of a hand-over since: saved it, perhaps, and left it suspended
+// for the image to run elsewhere.
+func (j *Journal) disowned() bool {
+	return j.domain != nil && j.last.Claim != uuid.Nil && j.domain.Claimed() != j.last.Claim
+}
+
+// leave says that a disowned domain is not this program's to touch.
+func (s *Side) leave(d *guest.Info) {
+	s.Log.Warn().Msgf("domain %d is suspended, and somebody has worked on it since the hand-over, who may have saved it: it is left as it is", d.ID)
+}
+
+// runHere lets a domain run on at the source, its own.
+func (s *Side) runHere(ctx context.Context, r Record, d *guest.Info, ours bool) (err error) {
 	if d == nil {
 		return fmt.Errorf("domain %v was not given to %s, and is no longer here", r.UUID, r.Peer)
+	}
+	if d.Suspended() && !ours {
+		s.leave(d)
+		return nil
 	}
 	err = s.Host.SetLogDirty(ctx, d.ID, false) // on Xen only who began a log can tell that it is on
 	if e := emulator.Open(s.Host, *d); e != nil {
 		err = errors.Join(err, e.SetDirtyLog(ctx, false))
 	}
-	switch {
-	case !d.Suspended():
-	case r.Step == Sending && !r.Asked:
-		s.Log.Warn().Msgf("domain %d is suspended, though its sender never asked it to: somebody else has saved it, so it is left as it is", d.ID)
-	default:
+	if d.Suspended() {
 		err = errors.Join(err, Resume(ctx, s.Host, *d))
 	}
 	return errors.Join(err, s.rename(ctx, d.ID, r.Name))
@@ -304,7 +326,7 @@ func (s *Side) openSettled(ctx context.Context, side string, domain uuid.UUID, w
 // to work on it.
 func (s *Side) take(ctx context.Context, j *Journal, wanted func(guest.Info) bool) (*guest.Info, error) {
 	d, err := s.find(ctx, wanted)
-	if err != nil || d == nil || d.ID == s.Locked {
+	if err != nil || d == nil || s.DomainLock != nil {
 		return d, err
 	}
 	if j.domain, err = host.LockDomain(ctx, s.Host, d.ID, s.Log); err != nil {

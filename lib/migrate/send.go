@@ -25,12 +25,16 @@ func Send(ctx context.Context, s *Source, l *transport.Link) (err error) {
 	if err := s.accept(); err != nil {
 		return err
 	}
+	if err := s.take(); err != nil {
+		return err
+	}
 	id := uuid.Nil // xl's hand-overs have none
 	if !s.Plain {
 		id = uuid.New()
 		s.Head.Tail = offerOf(id)
 	}
-	err = s.begin(ctx, SourceSide, Sending, Record{ID: id, UUID: s.Domain.UUID, Domain: s.Domain.ID, Name: s.Domain.Name, Peer: s.Peer})
+	err = s.begin(ctx, SourceSide, Sending,
+		Record{ID: id, UUID: s.Domain.UUID, Domain: s.Domain.ID, Name: s.Domain.Name, Peer: s.Peer, Claim: s.claim})
 	if err != nil {
 		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/google/uuid"
+
 	"xenferry/lib/emulator"
 	"xenferry/lib/guard"
 	"xenferry/lib/guest"
@@ -33,6 +35,7 @@ type Source struct {
 	// Orphan, once a Send has failed and the domain runs here, is the record of a hand-over whose target may hold a copy; else nil.
 	Orphan *Record
 
+	claim  uuid.UUID // of the domain, for this save
 	began  time.Time // the stream
 	asked  time.Time // the guest, to suspend
 	rounds int       // that xc-save had
@@ -70,10 +73,21 @@ func (s *Source) accept() error {
 	return nil
 }
 
+// take claims the domain, so that nobody undoes later what others did before.
+func (s *Source) take() (err error) {
+	if s.DomainLock != nil && s.claim == uuid.Nil {
+		s.claim, err = s.DomainLock.Claim()
+	}
+	return err
+}
+
 // Write writes the domain to out, from xl's header to libxl's END, and leaves it suspended, its devices stopped. commit is
 // asked at the instant before END. After a failure, also of commit, the domain runs as before.
 func (s *Source) Write(ctx context.Context, out *os.File, commit func() error) (err error) {
 	if err := s.accept(); err != nil {
+		return err
+	}
+	if err := s.take(); err != nil {
 		return err
 	}
 	s.emulator = emulator.Open(s.Host, s.Domain)
@@ -184,9 +198,6 @@ func (s *Source) answer(ctx context.Context, m *helper.Message) (int32, error) {
 
 // suspend suspends the guest, then stops its devices and saves their state.
 func (s *Source) suspend(ctx context.Context) error {
-	if err := s.step(Sending, func(r *Record) { r.Asked = true }); err != nil {
-		return err
-	}
 	if err := s.change(func(st *guard.State) { st.Resume = true }); err != nil {
 		return err
 	}

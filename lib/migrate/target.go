@@ -24,6 +24,7 @@ import (
 // Target is a domain that is restored or received.
 type Target struct {
 	Side
+	Peer   string                   // the source, as the journal has it; may be empty
 	Config []byte                   // in place of the one in xl's header, unless nil
 	Name   func(name string) string // what the domain is called while it is incomplete; nil for its own name
 	// Into is a shell command that makes the domain, as xl restore -p /proc/self/fd/0 does, and leaves it paused; empty has the host
@@ -178,7 +179,7 @@ func (t *Target) announce(ctx context.Context, spec guest.Spec) error {
 		t.state.Existing = append(t.state.Existing, d.ID)
 	}
 	if t.Name != nil {
-		if err := t.begin(ctx, TargetSide, Receiving, Record{ID: t.id, UUID: spec.UUID, Name: t.name, Existing: t.state.Existing}); err != nil {
+		if err := t.begin(ctx, TargetSide, Receiving, Record{ID: t.id, UUID: spec.UUID, Name: t.name, Peer: t.Peer, Existing: t.state.Existing}); err != nil {
 			return err
 		}
 	}
