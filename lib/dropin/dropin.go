@@ -41,8 +41,14 @@ type operation struct {
 	tune tuning // of a save
 }
 
+// Called reports whether a command line, without the program, is a toolstack's, for Run.
+func Called(args []string) bool { return helper.IsCall(args) || helper.RefuseXend(args) != nil }
+
 // Run does what libxl's command line asks for. The error has the exit status.
 func Run(ctx context.Context, env *cli.Env) error {
+	if err := helper.RefuseXend(env.Args); err != nil {
+		return err // by status 1, as the programs failed that xend called; 127 would be one that it could not start
+	}
 	call, err := helper.ParseCall(env.Args)
 	if err != nil {
 		return cli.WithStatus(exitRefused, err)

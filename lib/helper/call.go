@@ -132,7 +132,7 @@ func ParseCall(args []string) (*Call, error) {
 // call makes a Call of words that have the shape.
 func (s *shape) call(w []uint64) (*Call, error) {
 	if s.version == legacy {
-		return nil, fmt.Errorf("called as by Xen %s, which expects the legacy stream: nobody writes that any more", s.release)
+		return nil, refuseLegacy("Xen "+s.release, s.restore)
 	}
 	c := &Call{
 		Restore: s.restore, Release: s.release, Numbering: s.numbering, Version: s.version, Stream: int(int32(w[0])),
