@@ -19,6 +19,7 @@ import (
 	"xenferry/lib/helper"
 	"xenferry/lib/host"
 	"xenferry/lib/record"
+	"xenferry/lib/restore"
 	"xenferry/lib/transport"
 )
 
@@ -39,6 +40,8 @@ type operation struct {
 	log  zerolog.Logger
 	info guest.Info
 	tune tuning // of a save
+
+	rings restore.Result // zero unless a restore succeeded
 }
 
 // Called reports whether a command line, without the program, is a toolstack's, for Run.
@@ -76,6 +79,10 @@ func Run(ctx context.Context, env *cli.Env) error {
 		}
 		o.log.Error().Msg(err.Error())
 		result, errno = -1, errnoOf(err)
+	}
+	if call.Restore {
+		// Without these libxl reports that they are missing instead of what failed. If it is gone, Complete says so.
+		_ = conn.RestoreResults(o.rings.Store, o.rings.Console)
 	}
 	last, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer stop()

@@ -37,10 +37,7 @@ func (o *operation) restore(ctx context.Context, in io.Reader) error {
 		o.conn.Info("XenStore: mfn %#x, dom %d, evt %d", uint64(result.Store), o.call.StoreDomain, o.call.StorePort)
 		o.conn.Info("Console: mfn %#x, dom %d, evt %d", uint64(result.Console), o.call.ConsoleDomain, o.call.ConsolePort)
 	}
-	// libxl takes a restore that never told these for a failure of its own, so they are sent after ours too.
-	if e := o.conn.RestoreResults(result.Store, result.Console); err == nil {
-		err = e
-	}
+	o.rings = result
 	return err
 }
 
