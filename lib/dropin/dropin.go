@@ -21,6 +21,7 @@ import (
 	"xenferry/lib/record"
 	"xenferry/lib/restore"
 	"xenferry/lib/transport"
+	"xenferry/lib/xen"
 )
 
 // Exit statuses that libxl sees. A failed operation ends with a message and status 0.
@@ -103,7 +104,8 @@ func isPipe(fd int) bool {
 	return unix.Fstat(fd, &st) == nil && (st.Mode&unix.S_IFMT == unix.S_IFIFO || st.Mode&unix.S_IFMT == unix.S_IFSOCK)
 }
 
-// errnoOf is the number that libxl logs for an error: EBADMSG for a stream that is invalid, as EIO sends people to their disks.
+// errnoOf is the number that libxl logs for an error. A stream that is invalid and a release of Xen that is not known have
+// ones of their own, as EIO sends people to their disks.
 func errnoOf(err error) int32 {
 	var errno unix.Errno
 	var signal *cli.Interrupted
@@ -114,6 +116,8 @@ func errnoOf(err error) int32 {
 		return int32(unix.EINTR)
 	case record.IsInvalid(err):
 		return int32(unix.EBADMSG)
+	case errors.Is(err, xen.ErrUnknown):
+		return int32(unix.EOPNOTSUPP)
 	}
 	return int32(unix.EIO)
 }
