@@ -25,10 +25,14 @@ type libxl struct {
 	domain guest.DomID
 	n      helper.Numbering
 	answer map[helper.Kind]func() int32 // instead of success
-	cmd    *exec.Cmd
+	// The event channels of a domain that is restored.
+	storePort, consolePort uint32
+	cmd                    *exec.Cmd
 
 	seen    []string // messages but for log and progress
 	logs    []string
+	shown   []string // what people are used to see: notices, rounds, lines in libxc's name
+	left    uint64   // pages of the round that is shown
 	results []uint64 // of restore_results
 	result  []uint64 // of complete
 }
@@ -74,8 +78,12 @@ func (l *libxl) take(m *helper.Message) {
 	switch m.Kind {
 	case helper.Log:
 		l.logs = append(l.logs, m.Texts[1])
+		if m.Texts[0] == "xc" && m.Numbers[0] == uint64(helper.LevelInfo) {
+			l.shown = append(l.shown, m.Texts[1])
+		}
 		return
 	case helper.Progress:
+		l.progress(m.Texts[0]+": "+m.Texts[1], m.Numbers[0], m.Numbers[1])
 		return
 	case helper.RestoreResults:
 		l.results = m.Numbers
@@ -101,6 +109,20 @@ func (l *libxl) reply(t *testing.T, k helper.Kind) int32 {
 		return 0
 	}
 	return 1
+}
+
+// progress writes down a notice, and a round once: it must begin at no page and end at all.
+func (l *libxl) progress(what string, done, total uint64) {
+	switch {
+	case done == 0:
+		if l.left > 0 {
+			l.shown = append(l.shown, fmt.Sprintf("%d pages left", l.left))
+		}
+		l.shown = append(l.shown, what)
+	case l.shown[len(l.shown)-1] != what || total-done >= l.left:
+		l.shown = append(l.shown, fmt.Sprintf("%s: %d/%d", what, done, total))
+	}
+	l.left = total - done
 }
 
 // forms is a command line of each generation, to be completed with the domain's number.
@@ -156,7 +178,7 @@ func TestDropIn(t *testing.T) {
 }
 
 // restoreUnder makes a domain as libxl would, and has it loaded.
-func restoreUnder(t *testing.T, h *simHost, like *guest.Info, n helper.Numbering, program string, image *os.File, line string) {
+func restoreUnder(t *testing.T, h *simHost, like *guest.Info, n helper.Numbering, program string, image *os.File, line string) *libxl {
 	t.Helper()
 	spec := direct.SpecOf(*like)
 	spec.UUID = uuid.New()
@@ -172,7 +194,7 @@ func restoreUnder(t *testing.T, h *simHost, like *guest.Info, n helper.Numbering
 		t.Fatal(err)
 	}
 	line = strings.NewReplacer(" 5 0 6 0", fmt.Sprintf(" %d 0 %d 0", info.StoreEvtchn, info.ConsoleEvtchn)).Replace(fmt.Sprintf(line, id))
-	to := &libxl{h: h, domain: id, n: n}
+	to := &libxl{h: h, domain: id, n: n, storePort: info.StoreEvtchn, consolePort: info.ConsoleEvtchn}
 	if status := to.serve(t, program, image, line); status != 0 || to.result[0] != 0 {
 		t.Fatalf("restore: status %d, %v\n%q", status, to.result, to.logs)
 	}
@@ -189,6 +211,7 @@ func restoreUnder(t *testing.T, h *simHost, like *guest.Info, n helper.Numbering
 	if err := h.check(t, "--any-cpu", "g"); err != nil {
 		t.Error(err)
 	}
+	return to
 }
 
 // TestDropInFailures: whatever fails is told by complete with status 0, the logs are off, and the guest is left to libxl.

@@ -12,7 +12,6 @@ import (
 	"xenferry/lib/direct"
 	"xenferry/lib/dropin"
 	"xenferry/lib/guard"
-	"xenferry/lib/helper"
 	"xenferry/lib/host"
 	"xenferry/lib/record"
 	"xenferry/lib/transport"
@@ -25,7 +24,7 @@ func main() {
 	if guard.IsGuardian(os.Args) {
 		cli.Main(doc, direct.Watch)
 	}
-	if helper.IsCall(os.Args[1:]) {
+	if dropin.Called(os.Args[1:]) {
 		cli.Main(doc, dropin.Run)
 	}
 	cli.Main(doc, run)

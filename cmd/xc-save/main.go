@@ -9,7 +9,6 @@ import (
 	"xenferry/lib/direct"
 	"xenferry/lib/dropin"
 	"xenferry/lib/guard"
-	"xenferry/lib/helper"
 )
 
 //go:embed doc.go
@@ -19,7 +18,7 @@ func main() {
 	if guard.IsGuardian(os.Args) {
 		cli.Main(doc, direct.Watch)
 	}
-	if helper.IsCall(os.Args[1:]) {
+	if dropin.Called(os.Args[1:]) {
 		cli.Main(doc, dropin.Run)
 	}
 	cli.Main(doc, run)

@@ -185,6 +185,9 @@ func (r *restoring) create(ctx context.Context) error {
 // Received implements restore.Observer.
 func (r *restoring) Received(_, pages int) { r.pages += uint64(pages) }
 
+// Taken implements restore.Observer. No stream of checkpoints comes here.
+func (*restoring) Taken() {}
+
 // Differ implements restore.Observer.
 func (r *restoring) Differ(pfns []guest.PFN) {
 	const show = 10

@@ -19,7 +19,9 @@ import (
 	"xenferry/lib/helper"
 	"xenferry/lib/host"
 	"xenferry/lib/record"
+	"xenferry/lib/restore"
 	"xenferry/lib/transport"
+	"xenferry/lib/xen"
 )
 
 // Exit statuses that libxl sees. A failed operation ends with a message and status 0.
@@ -40,10 +42,18 @@ type operation struct {
 	info guest.Info
 	tune tuning // of a save
 	ours bool   // the caller is xl-stream, no toolstack
+
+	rings restore.Result // zero unless a restore succeeded
 }
+
+// Called reports whether a command line, without the program, is a toolstack's, for Run.
+func Called(args []string) bool { return helper.IsCall(args) || helper.RefuseXend(args) != nil }
 
 // Run does what libxl's command line asks for. The error has the exit status.
 func Run(ctx context.Context, env *cli.Env) error {
+	if err := helper.RefuseXend(env.Args); err != nil {
+		return err // by status 1, as the programs failed that xend called; 127 would be one that it could not start
+	}
 	call, err := helper.ParseCall(env.Args)
 	if err != nil {
 		return cli.WithStatus(exitRefused, err)
@@ -72,6 +82,10 @@ func Run(ctx context.Context, env *cli.Env) error {
 		o.log.Error().Msg(err.Error())
 		result, errno = -1, errnoOf(err)
 	}
+	if call.Restore {
+		// Without these libxl reports that they are missing instead of what failed. If it is gone, Complete says so.
+		_ = conn.RestoreResults(o.rings.Store, o.rings.Console)
+	}
 	last, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
 	defer stop()
 	if conn.Complete(last, result, errno) != nil {
@@ -91,7 +105,8 @@ func isPipe(fd int) bool {
 	return unix.Fstat(fd, &st) == nil && (st.Mode&unix.S_IFMT == unix.S_IFIFO || st.Mode&unix.S_IFMT == unix.S_IFSOCK)
 }
 
-// errnoOf is the number that libxl logs for an error: EBADMSG for a stream that is invalid, as EIO sends people to their disks.
+// errnoOf is the number that libxl logs for an error. A stream that is invalid and a release of Xen that is not known have
+// ones of their own, as EIO sends people to their disks.
 func errnoOf(err error) int32 {
 	var errno unix.Errno
 	var signal *cli.Interrupted
@@ -102,6 +117,8 @@ func errnoOf(err error) int32 {
 		return int32(unix.EINTR)
 	case record.IsInvalid(err):
 		return int32(unix.EBADMSG)
+	case errors.Is(err, xen.ErrUnknown):
+		return int32(unix.EOPNOTSUPP)
 	}
 	return int32(unix.EIO)
 }

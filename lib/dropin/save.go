@@ -26,6 +26,7 @@ func (o *operation) save(ctx context.Context, out io.Writer, logging func(on boo
 	if o.ours {
 		source.Alone()
 	}
+	o.conn.Info("Saving domain %d, type %v", o.call.Domain, source.Domain().Type)
 	if !o.info.Kind.PV() {
 		// On every way out, also where the request to log failed: it may be obeyed all the same, as when a signal was quicker
 		// than the answer.
@@ -42,7 +43,7 @@ func (o *operation) save(ctx context.Context, out io.Writer, logging func(on boo
 	if err != nil {
 		return fmt.Errorf("%s: %w", helper.StatsEnv, err)
 	}
-	s := &saving{operation: o, meter: progress.New(zerolog.Nop(), nil, stats)}
+	s := &saving{operation: o, live: o.call.Live, meter: progress.New(zerolog.Nop(), nil, stats)}
 	opt := save.Options{
 		Version: o.call.Version, Live: o.call.Live, Verify: o.call.Debug && o.call.Live,
 		Policy: o.tune.policy, Logging: logging,
@@ -50,8 +51,12 @@ func (o *operation) save(ctx context.Context, out io.Writer, logging func(on boo
 	if o.call.StreamType == helper.Remus {
 		opt.Checkpoints = s
 	}
+	o.conn.Notice("Start of stream")
 	if err = save.Run(ctx, source, out, opt, s, s); err == nil {
 		s.meter.Downtime("written")
+		if opt.Checkpoints == nil { // which have no END
+			o.conn.Notice("Complete")
+		}
 	}
 	s.meter.Close(err == nil)
 	return err
@@ -61,7 +66,9 @@ func (o *operation) save(ctx context.Context, out io.Writer, logging func(on boo
 type saving struct {
 	*operation
 	meter *progress.Meter // for the statistics alone
+	what  string          // the round, as front ends know it
 	round save.Round
+	live  bool // no checkpoint is written yet
 }
 
 // Suspend implements save.Control.
@@ -78,6 +85,7 @@ func (s *saving) Suspend(ctx context.Context) error {
 
 // Resumed implements save.Checkpoints.
 func (s *saving) Resumed(ctx context.Context) (bool, error) {
+	s.live = false
 	on, err := s.conn.Postcopy(ctx)
 	if err == nil {
 		s.meter.Downtime("resumed")
@@ -92,26 +100,40 @@ func (s *saving) Next(ctx context.Context) (bool, error) {
 }
 
 // Commit implements save.Control: libxl alone decides what becomes of the domain.
-func (*saving) Commit(context.Context) error { return nil }
+func (s *saving) Commit(context.Context) error {
+	s.conn.Notice("End of stream")
+	return nil
+}
 
 // Begin implements save.Observer.
 func (s *saving) Begin(r save.Round) {
-	s.round = r
+	s.round, s.what = r, s.title(r)
+	s.conn.Progress(s.what, 0, r.Frames)
 	s.meter.Begin(r)
 }
 
-// Sent implements save.Observer, in the words that front ends look for.
-func (s *saving) Sent(p save.Progress) {
-	what := "Frames"
+// title names a round as libxenguest does: until the first checkpoint the last pass counts as one more iteration.
+func (s *saving) title(r save.Round) string {
 	switch {
-	case s.round.Kind == save.RoundVerify:
-		what = "Frames verify"
-	case s.call.StreamType == helper.Remus && s.round.Kind == save.RoundFinal:
-		what = "Checkpointed save"
-	case s.call.Live:
-		what = fmt.Sprintf("Frames iteration %d", s.round.Number)
+	case r.Kind == save.RoundVerify:
+		return "Frames verify"
+	case s.live && s.call.CountsRounds():
+		iteration := r.Iteration
+		if r.Kind == save.RoundFinal {
+			iteration = s.tune.policy.MaxIterations
+		}
+		return fmt.Sprintf("Frames iteration %d of %d", iteration, s.tune.policy.MaxIterations)
+	case s.live:
+		return fmt.Sprintf("Frames iteration %d", r.Iteration)
+	case s.call.StreamType == helper.Remus:
+		return "Checkpointed save"
 	}
-	s.conn.Progress(what, p.Frames, s.round.Frames)
+	return "Frames"
+}
+
+// Sent implements save.Observer.
+func (s *saving) Sent(p save.Progress) {
+	s.conn.Progress(s.what, p.Frames, s.round.Frames)
 	s.meter.Sent(p)
 }
 
@@ -120,6 +142,7 @@ func (s *saving) Done() { s.meter.Done() }
 
 // Suspended implements save.Observer.
 func (s *saving) Suspended(took time.Duration) {
+	s.conn.Notice("Domain now suspended")
 	s.log.Info().Msgf("domain %d suspended %.1f ms after it was asked", s.call.Domain, float64(took.Microseconds())/1000)
 	s.meter.Suspended(took)
 }

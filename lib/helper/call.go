@@ -55,6 +55,15 @@ func (c *Call) Has(k Kind) bool {
 	return n != 0 && (k == Complete || c.Callbacks>>n&1 != 0)
 }
 
+// The releases whose progress says how many rounds there may be.
+const (
+	release46 = "4.6"
+	release47 = "4.7 to 4.9"
+)
+
+// CountsRounds reports whether the caller's people know "Frames iteration 2 of 5", which is "Frames iteration 2" from 4.10 on.
+func (c *Call) CountsRounds() bool { return c.Release == release46 || c.Release == release47 }
+
 // shape is a form of command line: for save or restore, of so many words behind the first.
 type shape struct {
 	restore bool
@@ -76,16 +85,16 @@ func always([]uint64) bool { return true }
 // tools/libs/light/libxl_save_callout.c and libxl_save_helper.c of each release.
 var shapes = []shape{
 	{false, 6, always, "4.14 or later", 2, 3, 4, 5, -1, Numbering414, xcstream.Version3},
-	{false, 7, func(w []uint64) bool { return w[6] >= 8 }, "4.6", 1, 4, 6, -1, -1, Numbering46, xcstream.Version2},
+	{false, 7, func(w []uint64) bool { return w[6] >= 8 }, release46, 1, 4, 6, -1, -1, Numbering46, xcstream.Version2},
 	{false, 7, always, "4.10 to 4.13", 2, 3, 5, 6, -1, Numbering47, xcstream.Version2},
 	{false, 9, func(w []uint64) bool { return w[8] >= 8 }, "4.5", 1, 4, 8, -1, -1, Numbering46, legacy},
-	{false, 9, always, "4.7 to 4.9", 2, 5, 7, 8, -1, Numbering47, xcstream.Version2},
+	{false, 9, always, release47, 2, 5, 7, 8, -1, Numbering47, xcstream.Version2},
 	{false, 10, always, "4.2 to 4.4", 1, 4, 9, -1, -1, Numbering46, legacy},
 	{true, 9, always, "4.14 or later", 2, -1, 7, 8, 3, Numbering414, xcstream.Version3},
-	{true, 12, func(w []uint64) bool { return w[10] >= 256 }, "4.7 to 4.9", 2, -1, 10, 11, 3, Numbering47, xcstream.Version2},
+	{true, 12, func(w []uint64) bool { return w[10] >= 256 }, release47, 2, -1, 10, 11, 3, Numbering47, xcstream.Version2},
 	{true, 12, always, "4.4", 1, -1, 10, -1, 2, Numbering46, legacy},
 	{true, 11, func(w []uint64) bool { return w[9] >= 256 }, "4.10 to 4.13", 2, -1, 9, 10, 3, Numbering47, xcstream.Version2},
-	{true, 11, func(w []uint64) bool { return w[9] == 32 }, "4.6", 1, -1, 9, 10, 2, Numbering46, xcstream.Version2},
+	{true, 11, func(w []uint64) bool { return w[9] == 32 }, release46, 1, -1, 9, 10, 2, Numbering46, xcstream.Version2},
 	{true, 11, always, "4.2, 4.3 or 4.5", 1, -1, 9, -1, 2, Numbering46, legacy},
 }
 
@@ -123,7 +132,7 @@ func ParseCall(args []string) (*Call, error) {
 // call makes a Call of words that have the shape.
 func (s *shape) call(w []uint64) (*Call, error) {
 	if s.version == legacy {
-		return nil, fmt.Errorf("called as by Xen %s, which expects the legacy stream: nobody writes that any more", s.release)
+		return nil, refuseLegacy("Xen "+s.release, s.restore)
 	}
 	c := &Call{
 		Restore: s.restore, Release: s.release, Numbering: s.numbering, Version: s.version, Stream: int(int32(w[0])),

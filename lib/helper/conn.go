@@ -98,15 +98,31 @@ func (c *Conn) ask(ctx context.Context, k Kind, f frame) (int32, error) {
 	}
 }
 
-// Log has libxl log a line.
-func (c *Conn) Log(level Level, text string) {
-	_ = c.send(c.frame(Log).u32(uint32(min(max(level, LevelDebug), LevelCritical))).u32(noErrno).text("xenferry").text(text))
+// The contexts that libxl shows before a line: who says it.
+const (
+	ContextOwn   = "xenferry"
+	ContextLibxc = "xc" // what the stock helper's library says, in the words that people and front ends know
+)
+
+// Log has libxl log a line of ours.
+func (c *Conn) Log(level Level, text string) { c.log(ContextOwn, level, text) }
+
+// Info has libxl log a line of information in libxc's name.
+func (c *Conn) Info(format string, args ...any) {
+	c.log(ContextLibxc, LevelInfo, fmt.Sprintf(format, args...))
 }
 
-// Progress has libxl show how far something is; total 0 is a notice without a measure.
-func (c *Conn) Progress(what string, done, total uint64) {
-	_ = c.send(c.frame(Progress).text("xc").text(what).u64(done).u64(total))
+func (c *Conn) log(context string, level Level, text string) {
+	_ = c.send(c.frame(Log).u32(uint32(min(max(level, LevelDebug), LevelCritical))).u32(noErrno).text(context).text(text))
 }
+
+// Progress has libxl show how far something is: done of total pages.
+func (c *Conn) Progress(what string, done, total uint64) {
+	_ = c.send(c.frame(Progress).text(ContextLibxc).text(what).u64(done).u64(total))
+}
+
+// Notice is a Progress without a measure: something has happened.
+func (c *Conn) Notice(what string) { c.Progress(what, 0, 0) }
 
 // Suspend has libxl suspend the guest.
 func (c *Conn) Suspend(ctx context.Context) error {

@@ -65,7 +65,7 @@ func TestCalls(t *testing.T) {
 	} {
 		c, err := ParseCall(strings.Fields(tt.line))
 		if tt.version == 0 {
-			if err == nil || !strings.Contains(err.Error(), "Xen "+tt.release+",") {
+			if err == nil || !strings.Contains(err.Error(), "Xen "+tt.release+",") || !strings.Contains(err.Error(), "legacy stream") {
 				t.Errorf("%s: %+v, error %v; want a refusal naming Xen %s", tt.line, c, err, tt.release)
 			}
 			continue
@@ -84,6 +84,25 @@ func TestCalls(t *testing.T) {
 	} {
 		if c, err := ParseCall(strings.Fields(line)); err == nil {
 			t.Errorf("%q: taken as %+v", line, c)
+		}
+	}
+}
+
+// TestXend: what xend called is refused in words of its own, and nothing else is taken for it.
+func TestXend(t *testing.T) {
+	for _, tt := range []struct{ line, says string }{
+		{"5 3 0 0 1", "nobody writes"},
+		{"26 3 0 0 5", "nobody writes"},
+		{"4 2 1 2 1 1 1", "convert-legacy"},
+		{"4 2 1 2 0 0 0 0", "convert-legacy"},
+		{"4 2 1 2 0 0 0 0 1", "convert-legacy"},
+		{"", ""}, {"5", ""}, {"5 3", ""}, {"5 3 0 0", ""}, {"5 3 0 0 1 0", ""}, {"4 2 1 2 0 0 0 0 1 0", ""},
+		{"5 3 0 0 x", ""}, {"--live 3 0 0 1", ""}, {"5 3 0 0 -1", ""}, {"5 3 0 0 0x1", ""},
+		{"--save-domain 14 11 3 0 136 0", ""}, {"--restore-domain 12 -1 4 1 0 2 0 768 0", ""},
+	} {
+		err := RefuseXend(strings.Fields(tt.line))
+		if (err == nil) != (tt.says == "") || err != nil && !(strings.Contains(err.Error(), "xend") && strings.Contains(err.Error(), tt.says)) {
+			t.Errorf("%q: %v, want %q", tt.line, err, tt.says)
 		}
 	}
 }

@@ -40,8 +40,7 @@ type worker struct {
 	// answer answers a message that wants a reply, and is told of all others but for log and progress.
 	answer func(ctx context.Context, m *helper.Message) (int32, error)
 
-	round  string // that it is in, as it calls it
-	rounds int    // that it has begun
+	rounds int // that it has begun
 }
 
 // Descriptors of a worker: the stream, which its command line names, and the statistics.
@@ -134,8 +133,8 @@ func (w *worker) converse(ctx context.Context, messages io.Reader, replies io.Wr
 			w.tell(m)
 			continue
 		case helper.Progress:
-			if what := m.Texts[1]; what != w.round {
-				w.round, w.rounds = what, w.rounds+1
+			if done, total := m.Numbers[0], m.Numbers[1]; done == 0 && total > 0 {
+				w.rounds++
 			}
 			continue
 		case helper.Complete:
@@ -161,9 +160,10 @@ var levels = map[uint64]zerolog.Level{
 	uint64(helper.LevelWarn): zerolog.WarnLevel, uint64(helper.LevelError): zerolog.ErrorLevel, uint64(helper.LevelInfo): zerolog.InfoLevel,
 }
 
+// tell logs what the worker logs. What it says in libxc's name is for front ends of libxl.
 func (w *worker) tell(m *helper.Message) {
 	level, ok := levels[m.Numbers[0]]
-	if !ok {
+	if !ok || m.Texts[0] == helper.ContextLibxc {
 		level = zerolog.DebugLevel
 	}
 	w.log.WithLevel(level).Msgf("%s: %s", w.program, m.Texts[1])

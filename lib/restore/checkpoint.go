@@ -107,5 +107,6 @@ func (c *checkpointed) replay(ctx context.Context, l *loader) error {
 	}
 	c.spool.Reset()
 	c.start = in.Offset()
+	l.obs.Taken()
 	return nil
 }

@@ -36,6 +36,8 @@ type Observer interface {
 	Received(frames, pages int)
 	// Differ is told of pages that VERIFY found different.
 	Differ(pfns []guest.PFN)
+	// Taken is told that a checkpoint that was kept back until it was complete is in the domain.
+	Taken()
 }
 
 // Options say how a stream is restored.

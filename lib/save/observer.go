@@ -17,6 +17,8 @@ type Round struct {
 	Number int // from 1
 	Kind   RoundKind
 	Frames uint64 // that it is about, with data or not
+	// Iteration is how many rounds have ended while the guest ran, as the policy counts them (Stats.Iteration).
+	Iteration uint
 }
 
 // Progress is how far a round is.

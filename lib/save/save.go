@@ -83,6 +83,7 @@ type saver struct {
 	w       *pipeline
 	dirty   guest.Bitmap
 	round   int
+	ended   uint // Stats.Iteration
 	logging bool
 	// deferred are pages that could not be sent while the guest ran.
 	deferred guest.Bitmap
@@ -147,6 +148,7 @@ func (s *saver) live(ctx context.Context) error {
 			return nil
 		}
 		stats.Iteration++
+		s.ended = stats.Iteration
 		stats.TotalWritten += waiting
 		stats.Dirty = DirtyUnknown
 		switch s.opt.Policy.Decide(stats) {
@@ -254,7 +256,7 @@ func (s *saver) verify(ctx context.Context) error {
 // send writes the pages of s.dirty, of which there are count, as one round.
 func (s *saver) send(ctx context.Context, kind RoundKind, count uint64) error {
 	s.round++
-	s.obs.Begin(Round{Number: s.round, Kind: kind, Frames: count})
+	s.obs.Begin(Round{Number: s.round, Kind: kind, Frames: count, Iteration: s.ended})
 	deferred, err := s.w.pages(ctx, s.dirty, s.obs.Sent)
 	if err != nil {
 		return fmt.Errorf("round %d: %w", s.round, err)

@@ -164,6 +164,35 @@ func TestReferencePolicy(t *testing.T) {
 	}
 }
 
+// rounds is an Observer that keeps each Round.
+type rounds struct {
+	quiet
+	began []Round
+}
+
+func (r *rounds) Begin(round Round) { r.began = append(r.began, round) }
+
+// TestRounds: an iteration is numbered by those that have ended, which a round that ends the copying does not; so the final
+// one may have its number.
+func TestRounds(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		policy Policy
+		want   []Round
+	}{
+		{"few pages", Default, []Round{{1, RoundLive, 200, 0}, {2, RoundLive, 60, 1}, {3, RoundLive, 40, 2}, {4, RoundFinal, 30, 2}}},
+		{"rounds", Threshold{MaxIterations: 2}, []Round{{1, RoundLive, 200, 0}, {2, RoundLive, 60, 1}, {3, RoundFinal, 40, 2}}},
+	} {
+		s, got := &script{frames: 200, dirty: []uint64{60, 40, 30}}, &rounds{}
+		if err := Run(t.Context(), s, io.Discard, Options{Version: 3, Live: true, Policy: tt.policy}, s, got); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(got.began, tt.want) {
+			t.Errorf("%s: %+v, want %+v", tt.name, got.began, tt.want)
+		}
+	}
+}
+
 // TestDeferred: what could not be read while the guest ran is sent in the final round, whatever the log says.
 func TestDeferred(t *testing.T) {
 	s := &script{frames: 10, defers: map[guest.PFN]bool{3: true}}

@@ -120,6 +120,7 @@ func (quiet) Sent(save.Progress)      {}
 func (quiet) Done()                   {}
 func (quiet) Suspended(time.Duration) {}
 func (quiet) Received(int, int)       {}
+func (quiet) Taken()                  {}
 func (q quiet) Differ(p []guest.PFN)  { q.t.Errorf("VERIFY: %d pages differ, first %#x", len(p), p[0]) }
 
 // save writes the domain's stream.

@@ -74,6 +74,57 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
+// TestSpeaks: each release's versions are found by trying, and what none of them answers to is refused by its name.
+func TestSpeaks(t *testing.T) {
+	for _, a := range abis {
+		l, s, err := tried(guest.Release{}, a.domctl, a.sysctl, unix.EACCES)
+		if err != nil || l.domctl != a.domctl || s != a.sysctl {
+			t.Errorf("Xen %s: domctl %#x, sysctl %#x, error %v", a.release, l.domctl, s, err)
+		}
+	}
+	for _, tt := range []struct {
+		name           string
+		release        guest.Release
+		domctl, sysctl uint32
+		refusal        unix.Errno
+		want           error
+		says           []string
+	}{
+		{"newer", guest.Release{Major: 4, Minor: 23}, 0x19, 0x17, unix.EACCES, ErrUnknown, []string{"Xen 4.23 ", "domctl", "0x10 (Xen 4.11) to 0x18 (Xen 4.22)"}},
+		{"older", guest.Release{Major: 4, Minor: 10}, 0xF, 0x10, unix.EACCES, ErrUnknown, []string{"Xen 4.10 ", "domctl"}},
+		{"sysctl alone", guest.Release{Major: 4, Minor: 22}, 0x18, 0x17, unix.EACCES, ErrUnknown, []string{"Xen 4.22 ", "domctl interface 0x18", "sysctl", "[0x16]"}},
+		{"not allowed", guest.Release{Major: 4, Minor: 17}, 0x19, 0, unix.EPERM, unix.EPERM, nil},
+	} {
+		_, _, err := tried(tt.release, tt.domctl, tt.sysctl, tt.refusal)
+		if !errors.Is(err, tt.want) || errors.Is(err, ErrUnknown) != (tt.want == ErrUnknown) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+		for _, s := range tt.says {
+			if err == nil || !strings.Contains(err.Error(), s) {
+				t.Errorf("%s: %v does not say %q", tt.name, err, s)
+			}
+		}
+	}
+}
+
+// tried is what speaks finds where a Xen answers to one version of each interface, and refuses the others.
+func tried(r guest.Release, domctl, sysctl uint32, refusal unix.Errno) (found layout, version uint32, err error) {
+	answer := func(ok bool) error {
+		if ok {
+			return nil
+		}
+		return fail("a call", noDomain, refusal)
+	}
+	err = speaks(r, func(l layout) error {
+		found = l
+		return answer(l.domctl == domctl)
+	}, func(v uint32) error {
+		version = v
+		return answer(v == sysctl)
+	})
+	return found, version, err
+}
+
 func TestEncodeCreate(t *testing.T) {
 	spec := guest.Spec{UUID: uuid.MustParse("00112233-4455-6677-8899-aabbccddeeff"), Kind: guest.PVH, VCPUs: 3}
 	for _, l := range layouts {

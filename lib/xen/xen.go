@@ -67,37 +67,45 @@ func Open(_ context.Context, log zerolog.Logger) (*Host, error) {
 	return h, nil
 }
 
-// identify sets the release and the versions of the interfaces. A request of a wrong version is refused with EACCES
-// before Xen looks at it, so trying is harmless.
+// identify sets the release and the versions of the interfaces.
 func (h *Host) identify() error {
 	v, err := h.dev.call(callXenVersion, 0, 0)
 	if err != nil {
 		return fail("XENVER_version", noDomain, err)
 	}
 	h.release = guest.Release{Major: uint32(v) >> 16, Minor: uint32(v) & 0xFFFF}
-	for _, l := range layouts {
+	return speaks(h.release, func(l layout) error {
 		h.l = l
-		switch err := h.order(getDomainInfo, 0, nil); {
-		case errors.Is(err, unix.EACCES):
-			continue
-		case err != nil:
-			return err
-		}
-		return h.identifySysctl()
-	}
-	return fmt.Errorf("%w: Xen %v answers to none of the known versions of its domctl interface, %#x (Xen %s) to %#x (Xen %s)",
-		ErrUnknown, h.release, layouts[len(layouts)-1].domctl, layouts[len(layouts)-1].releases, layouts[0].domctl, layouts[0].releases)
+		return h.order(getDomainInfo, 0, nil)
+	}, func(version uint32) error {
+		h.sysctl = version
+		_, err := h.domainList(0, 1)
+		return err
+	})
 }
 
-func (h *Host) identifySysctl() error {
-	for _, h.sysctl = range h.l.sysctl {
-		_, err := h.domainList(0, 1)
-		if !errors.Is(err, unix.EACCES) {
+// speaks tries the known versions of both interfaces until Xen answers: what is tried last of each is what it speaks. A request
+// of a wrong version is refused with EACCES before Xen looks at it, so trying is harmless. Errors: ErrUnknown, or another refusal.
+func speaks(r guest.Release, domctl func(layout) error, sysctl func(version uint32) error) error {
+	for _, l := range layouts {
+		err := domctl(l)
+		if errors.Is(err, unix.EACCES) {
+			continue
+		}
+		if err != nil {
 			return err
 		}
+		for _, version := range l.sysctl {
+			if err := sysctl(version); !errors.Is(err, unix.EACCES) {
+				return err
+			}
+		}
+		return fmt.Errorf("%w: Xen %v has domctl interface %#x, but answers to none of the versions of its sysctl interface that are known with that, %#x",
+			ErrUnknown, r, l.domctl, l.sysctl)
 	}
-	return fmt.Errorf("%w: Xen %v has domctl interface %#x, but answers to none of the versions of its sysctl interface that are known with that, %#x",
-		ErrUnknown, h.release, h.l.domctl, h.l.sysctl)
+	newest, oldest := layouts[0], layouts[len(layouts)-1]
+	return fmt.Errorf("%w: Xen %v answers to none of the known versions of its domctl interface, %#x (Xen %s) to %#x (Xen %s)",
+		ErrUnknown, r, oldest.domctl, oldest.releases, newest.domctl, newest.releases)
 }
 
 // Release is the hypervisor's release.
