@@ -4,7 +4,8 @@
 //	       verify-v2 --compare [-q] [--json] A B
 //
 // The stream is what xc-save, libxl or xl write: a libxc stream, a libxl stream around one, or an xl save file or
-// migration around that.
+// migration around that. The layers around the libxc stream may be of either order of octets, though stock restore, and
+// ours, take little-endian ones alone; the libxc stream is little-endian.
 //
 //	-i, --in FD|FILE      the stream: the number of a descriptor, or a file (default 0)
 //	-f, --format FORMAT   its outermost layer: libxc, libxl or xl (default: its first octets tell)

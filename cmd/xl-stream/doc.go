@@ -106,8 +106,10 @@
 //	--live               copy while the guest runs, and suspend it for the last pages only
 //	--max-iterations N, --min-dirty N, --stats FILE|fd:N
 //	                     as for send
-//	--config F           the domain's configuration; without it libxl's own of it, from when the domain was made, with its
-//	                     name and memory of now, or, where libxl has none, one of name, UUID, type, vCPUs and memory
+//	--config F           the domain's configuration; without it libxl's own, as xl list -l has it, and xl save would write it;
+//	                     where xl cannot tell, from when the domain was made, with its name, vCPUs and memory of now, and
+//	                     without disks and interfaces that are gone; where libxl has none, one of name, UUID, type, vCPUs
+//	                     and memory
 //	--leave STATE        suspended, running or destroyed: what becomes of the domain here; destroyed, as xl save has it,
 //	                     is for a FILE and the default there, else it is suspended
 //	--suspend-timeout D  how long the guest may take to suspend (60s)

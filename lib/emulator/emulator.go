@@ -4,7 +4,9 @@
 package emulator
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -31,6 +33,9 @@ type Emulator interface {
 	Save(ctx context.Context, f *os.File, leaves bool) error
 	// Load has devices that are stopped and new go on from a state in f, at its beginning.
 	Load(ctx context.Context, f *os.File) error
+	// CPUs are the numbers of the vCPUs that the emulator has, whether the guest uses them or not. Who loads its state must have
+	// the same.
+	CPUs(ctx context.Context) ([]int, error)
 	// Keys are the emulator's in xenstore that go with its state.
 	Keys(ctx context.Context) ([]xlstream.KeyValue, error)
 	SetKeys(ctx context.Context, keys []xlstream.KeyValue) error
@@ -131,6 +136,33 @@ func give(ctx context.Context, c *qmp.Conn, f *os.File, flag int) (name string, 
 	}
 	defer func() { _ = only.Close() }()
 	return c.AddFD(ctx, only)
+}
+
+// CPUs asks QEMU as libxl does: the way that does not disturb the vCPUs, which QEMU has from 2.12 on, and else the other, which it
+// has until 5.2.
+func (q *qemu) CPUs(ctx context.Context) (all []int, err error) {
+	var cpus []struct {
+		Fast *int `json:"cpu-index"`
+		Slow *int `json:"CPU"`
+	}
+	err = q.with(ctx, logTime, func(ctx context.Context, c *qmp.Conn) error {
+		err := c.Call(ctx, "query-cpus-fast", nil, &cpus)
+		if refused := new(qmp.Error); errors.As(err, &refused) && refused.Class == "CommandNotFound" {
+			err = c.Call(ctx, "query-cpus", nil, &cpus)
+		}
+		return err
+	})
+	for _, cpu := range cpus {
+		n := cmp.Or(cpu.Fast, cpu.Slow)
+		if n == nil || *n < 0 {
+			return nil, fmt.Errorf("emulator of domain %d: a vCPU has no number", q.id)
+		}
+		all = append(all, *n)
+	}
+	if err == nil && len(all) == 0 {
+		err = fmt.Errorf("emulator of domain %d: it has no vCPUs", q.id)
+	}
+	return all, err
 }
 
 // physmap is where QEMU keeps what it has mapped where. One of today keeps nothing there.

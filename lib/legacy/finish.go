@@ -43,7 +43,7 @@ func (c *converter) endLibxc() error {
 	}
 	c.oldText = true
 	return c.state.record(uint32(xlstream.TypeEmulatorXenstore), func(b []byte) []byte {
-		return append(xlstream.EmulatorHeader{ID: xlstream.EmulatorUnknown}.Append(b), c.text...)
+		return append(xlstream.EmulatorHeader{ID: xlstream.EmulatorUnknown}.Append(b, record.LittleEndian), c.text...)
 	})
 }
 
@@ -53,7 +53,7 @@ func (c *converter) qemu(q *QEMU) (became, dropped string, err error) {
 		return "the record itself, behind END", "", c.copyQEMU(q)
 	}
 	became = xlstream.TypeEmulatorContext.String()
-	head := xlstream.EmulatorHeader{ID: xlstream.EmulatorUnknown}.Append(nil)
+	head := xlstream.EmulatorHeader{ID: xlstream.EmulatorUnknown}.Append(nil, record.LittleEndian)
 	if !q.ToEnd {
 		return became, "", c.blob(uint32(xlstream.TypeEmulatorContext), head)
 	}

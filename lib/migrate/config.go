@@ -1,11 +1,8 @@
 package migrate
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -28,6 +25,7 @@ type config struct {
 		Avail     []int  `json:"avail_vcpus,omitempty"`
 		MaxMem    uint64 `json:"max_memkb"`
 		TargetMem uint64 `json:"target_memkb"`
+		VideoMem  uint64 `json:"video_memkb,omitempty"`
 	} `json:"b_info"`
 }
 
@@ -66,65 +64,6 @@ func withoutDevices(b []byte) error {
 		return fmt.Errorf("an HVM domain has an emulator, which a toolstack starts: use xl restore, or xl migrate-receive, with our helper")
 	}
 	return nil
-}
-
-// setIdentity gives the domain of a configuration another name and UUID. All else stays, octet for octet.
-func setIdentity(b []byte, name string, id uuid.UUID) ([]byte, error) {
-	b, err := setMember(b, name, "c_info", "name")
-	if err != nil {
-		return nil, err
-	}
-	return setMember(b, id.String(), "c_info", "uuid")
-}
-
-// Renew is a configuration from when its domain was made, with the name that the domain has now, and, unless it is 0, what it was
-// last told to have of memory, in KiB. libxl keeps both elsewhere.
-func Renew(b []byte, d guest.Info, memory uint64) ([]byte, error) {
-	b, err := setIdentity(b, d.Name, d.UUID)
-	if err != nil || memory == 0 {
-		return b, err
-	}
-	return setMember(b, memory, "b_info", "target_memkb")
-}
-
-// setMember sets a value that a path of members leads to in JSON, where it must be.
-func setMember(b []byte, value any, path ...string) ([]byte, error) {
-	begin, end := 0, len(b)
-	for _, name := range path {
-		from, to, err := member(b[begin:end], name)
-		if err != nil {
-			return nil, fmt.Errorf("configuration: %s: %w", strings.Join(path, "."), err)
-		}
-		begin, end = begin+from, begin+to
-	}
-	text, err := json.Marshal(value)
-	return slices.Concat(b[:begin], text, b[end:]), err
-}
-
-// member finds the value of a member of the JSON object b: where in b it begins and ends.
-func member(b []byte, name string) (begin, end int, err error) {
-	d := json.NewDecoder(bytes.NewReader(b))
-	switch t, err := d.Token(); {
-	case err != nil:
-		return 0, 0, err
-	case t != json.Delim('{'):
-		return 0, 0, fmt.Errorf("%v is no object", t)
-	}
-	for d.More() {
-		key, err := d.Token()
-		var value json.RawMessage
-		if err == nil {
-			err = d.Decode(&value)
-		}
-		if err != nil {
-			return 0, 0, err
-		}
-		if key == name {
-			end := int(d.InputOffset())
-			return end - len(value), end, nil
-		}
-	}
-	return 0, 0, errors.New("it is not there")
 }
 
 // SpecOf is what it takes to make the domain of a configuration. A PV domain is of 64 bits until its stream says otherwise.

@@ -15,8 +15,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
-
-	"xenferry/lib/guest"
 )
 
 // The words are xl's to the octet. Of several the octets tell which, and none of what follows is read.
@@ -61,70 +59,6 @@ func TestOffer(t *testing.T) {
 	for _, tail := range []string{"", "something else", string(offer), string(offer) + "1234", strings.Replace(string(offerOf(id)), "1", "2", 1)} {
 		if got := offered([]byte(tail)); got != uuid.Nil {
 			t.Errorf("%q offers %v", tail, got)
-		}
-	}
-}
-
-// What a domain is made of survives its configuration; PV domains are of 64 bits until their stream tells.
-func TestConfig(t *testing.T) {
-	for _, kind := range []guest.Kind{guest.PV64, guest.PV32, guest.HVM, guest.PVH} {
-		d := guest.Info{Name: "g", UUID: uuid.New(), Kind: kind, MaxVCPU: 3, MaxPages: 4096}
-		b, err := Config(d)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if kind == guest.PV32 {
-			kind = guest.PV64
-		}
-		want := guest.Spec{Name: "g", UUID: d.UUID, Kind: kind, VCPUs: 4, MaxPages: 4096}
-		if got, err := SpecOf(b); err != nil || got != want {
-			t.Errorf("%+v, %v; want %+v", got, err, want)
-		}
-	}
-	for _, bad := range []string{``, `[]`, `{}`, `{"c_info": {"type": "hvm"}}`, `{"c_info": {"type": "vm"}, "b_info": {"max_vcpus": 1, "max_memkb": 1}}`,
-		`{"c_info": {"type": "pv", "uuid": "x"}, "b_info": {"max_vcpus": 1, "max_memkb": 1}}`,
-		`{"c_info": {"type": "pv"}, "b_info": {"max_vcpus": 1, "max_memkb": 18446744073709551615}}`} {
-		if s, err := SpecOf([]byte(bad)); err == nil {
-			t.Errorf("%s: %+v", bad, s)
-		}
-	}
-}
-
-// What a toolstack makes is not left out unsaid.
-func TestWithoutDevices(t *testing.T) {
-	rest := `"c_info": {"type": "%s"}, "b_info": {"max_vcpus": 1, "max_memkb": 8192}`
-	for text, ok := range map[string]bool{
-		`{` + fmt.Sprintf(rest, "pvh") + `}`:                                 true,
-		`{` + fmt.Sprintf(rest, "pv") + `, "disks": []}`:                     true,
-		`{` + fmt.Sprintf(rest, "pv") + `, "disks": [{"vdev": "xvda"}]}`:     false,
-		`{` + fmt.Sprintf(rest, "pvh") + `, "nics": [{"bridge": "xenbr0"}]}`: false,
-		`{` + fmt.Sprintf(rest, "hvm") + `}`:                                 false,
-	} {
-		if err := withoutDevices([]byte(text)); (err == nil) != ok {
-			t.Errorf("%s: %v", text, err)
-		}
-	}
-}
-
-// A domain gets another identity and size in its configuration, and nothing else there changes.
-func TestRenew(t *testing.T) {
-	id := uuid.New()
-	text := "{ \"b_info\" : {\"name\": \"x\"}, \n\"c_info\": {\"a\": [1, {\"name\": 2}], \"name\" : %q ,\"uuid\":%q, \"z\": null}, \"name\": 7 } \n"
-	got, err := setIdentity(fmt.Appendf(nil, text, "g", uuid.New()), "g--incoming", id)
-	if want := fmt.Sprintf(text, "g--incoming", id); err != nil || string(got) != want {
-		t.Errorf("%v: %s, want %s", err, got, want)
-	}
-	d := guest.Info{Name: "h", UUID: id}
-	old := `{"c_info": {"name": "g", "uuid": "x"}, "b_info": {"max_memkb": 9, "target_memkb": 8}}`
-	for memory, kib := range map[uint64]int{0: 8, 7: 7} {
-		want := fmt.Sprintf(`{"c_info": {"name": "h", "uuid": "%v"}, "b_info": {"max_memkb": 9, "target_memkb": %d}}`, id, kib)
-		if got, err := Renew([]byte(old), d, memory); err != nil || string(got) != want {
-			t.Errorf("%v: %s, want %s", err, got, want)
-		}
-	}
-	for _, bad := range []string{``, `[]`, `{`, `{"c_info": 7}`, `{"c_info": {}}`, `{"c_info": {"name": "g"}}`, `{"name": "g", "uuid": "x"}`} {
-		if got, err := setIdentity([]byte(bad), "n", id); err == nil {
-			t.Errorf("%s became %s", bad, got)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package record
 
 import (
-	"encoding/binary"
 	"fmt"
 )
 
@@ -18,14 +17,21 @@ const (
 // Cursor takes the fields of a body one after the other. It keeps its first error and returns zeros from then on, so
 // that a decoder reads like the table of its record.
 type Cursor struct {
-	b    []byte
-	off  int
-	mode Mode
-	err  error
+	b      []byte
+	off    int
+	mode   Mode
+	endian Endian
+	err    error
 }
 
-// NewCursor returns a Cursor at the start of body.
+// NewCursor returns a Cursor at the start of body. Numbers are little-endian.
 func NewCursor(body []byte, mode Mode) *Cursor { return &Cursor{b: body, mode: mode} }
+
+// SetEndian has the numbers from here on be of order e.
+func (c *Cursor) SetEndian(e Endian) { c.endian = e }
+
+// Endian is the order of the numbers.
+func (c *Cursor) Endian() Endian { return c.endian }
 
 // Left is how many octets are left: what a count off the wire is checked against before it sizes anything.
 func (c *Cursor) Left() int { return len(c.b) - c.off }
@@ -53,26 +59,26 @@ func (c *Cursor) U8() uint8 {
 	return 0
 }
 
-// U16 takes a little-endian 16-bit number.
+// U16 takes a 16-bit number.
 func (c *Cursor) U16() uint16 {
 	if b := c.Bytes(2); b != nil {
-		return binary.LittleEndian.Uint16(b)
+		return c.endian.Uint16(b)
 	}
 	return 0
 }
 
-// U32 takes a little-endian 32-bit number.
+// U32 takes a 32-bit number.
 func (c *Cursor) U32() uint32 {
 	if b := c.Bytes(4); b != nil {
-		return binary.LittleEndian.Uint32(b)
+		return c.endian.Uint32(b)
 	}
 	return 0
 }
 
-// U64 takes a little-endian 64-bit number.
+// U64 takes a 64-bit number.
 func (c *Cursor) U64() uint64 {
 	if b := c.Bytes(8); b != nil {
-		return binary.LittleEndian.Uint64(b)
+		return c.endian.Uint64(b)
 	}
 	return 0
 }
@@ -118,16 +124,4 @@ func (c *Cursor) Done() error {
 type Decoder interface {
 	// Decode sets the value from the octets under c and keeps no reference to them.
 	Decode(c *Cursor) error
-}
-
-// Tolerate decodes b into v. After a tolerable error it decodes again without looking at what is tolerable, so that v is
-// set, and returns that error unless there is a worse one.
-func Tolerate(v Decoder, b []byte, mode Mode) error {
-	err := v.Decode(NewCursor(b, mode))
-	if IsTolerable(err) {
-		if e := v.Decode(NewCursor(b, Lenient)); e != nil {
-			return e
-		}
-	}
-	return err
 }

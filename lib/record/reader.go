@@ -1,7 +1,6 @@
 package record
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -22,10 +21,12 @@ type Copier interface {
 // Reader takes records off a stream, and not an octet more than asked for, as another process may read on.
 // After Next, the body is taken whole by Body or Skip, or in parts by ReadFull, ReadVec and Copy and closed by End.
 type Reader struct {
-	src   io.Reader
-	name  func(typ uint32) string
-	limit uint32
-	mode  Mode
+	src    io.Reader
+	name   func(typ uint32) string
+	limit  uint32
+	mode   Mode
+	endian Endian
+	either bool // endian may be any
 
 	off   uint64 // next octet
 	start uint64 // of the current record
@@ -55,6 +56,22 @@ func (r *Reader) Start() uint64 { return r.start }
 // Mode is the one given to NewReader.
 func (r *Reader) Mode() Mode { return r.mode }
 
+// TakeAnyEndian has SetEndian take either order.
+func (r *Reader) TakeAnyEndian() { r.either = true }
+
+// SetEndian has the numbers of the records from here on be of order e, as the stream's header says. Big-endian ones are an
+// ErrValue, as restore refuses them, unless TakeAnyEndian was called.
+func (r *Reader) SetEndian(e Endian) error {
+	if e == BigEndian && !r.either {
+		return r.Wrap(fmt.Errorf("%w: big-endian numbers are not supported: nobody restores that", ErrValue))
+	}
+	r.endian = e
+	return nil
+}
+
+// Endian is the order of the numbers in records.
+func (r *Reader) Endian() Endian { return r.endian }
+
 // Left is how much of the current body is not yet taken.
 func (r *Reader) Left() uint64 { return r.left }
 
@@ -80,7 +97,7 @@ func (r *Reader) Next() (Header, error) {
 	if err := r.ReadFull(r.small[:]); err != nil {
 		return Header{}, err
 	}
-	r.h = Header{Type: binary.LittleEndian.Uint32(r.small[:]), Length: binary.LittleEndian.Uint32(r.small[4:])}
+	r.h = Header{Type: r.endian.Uint32(r.small[:]), Length: r.endian.Uint32(r.small[4:])}
 	r.cur, r.left, r.pad = r.name(r.h.Type), uint64(r.h.Length), r.h.Padding()
 	if r.h.Length > r.limit {
 		return r.h, r.Wrap(fmt.Errorf("%w: %d octets of body, at most %d are allowed", ErrLimit, r.h.Length, r.limit))
@@ -103,8 +120,25 @@ func (r *Reader) Decode(v Decoder) error {
 	if err != nil && !IsTolerable(err) {
 		return err
 	}
-	if e := Tolerate(v, body, r.mode); e != nil && (err == nil || !IsTolerable(e)) {
-		err = r.Wrap(e)
+	if e := r.Tolerate(v, body); e != nil && (err == nil || !IsTolerable(e)) {
+		err = e
+	}
+	return err
+}
+
+// Tolerate decodes b, of the current record or header, into v. After a tolerable error it decodes again without looking at what
+// is tolerable, so that v is set, and returns that error unless there is a worse one.
+func (r *Reader) Tolerate(v Decoder, b []byte) error {
+	decode := func(mode Mode) error {
+		c := NewCursor(b, mode)
+		c.SetEndian(r.endian)
+		return r.Wrap(v.Decode(c))
+	}
+	err := decode(r.mode)
+	if IsTolerable(err) {
+		if e := decode(Lenient); e != nil {
+			return e
+		}
 	}
 	return err
 }

@@ -1,5 +1,6 @@
 // Package record is the framing that libxc and libxl streams share: an 8-octet header, a body, and zeros up to the
-// next multiple of 8. A Reader takes one record after the other and never an octet more; a Cursor decodes a body.
+// next multiple of 8. A Reader takes one record after the other and never an octet more; a Cursor decodes a body. Numbers
+// are little-endian, unless the stream's own header says otherwise.
 //
 //	0  type         u32  bit 31 set: whoever does not know the record may skip it
 //	4  body_length  u32  octets of body, without header and padding
@@ -9,7 +10,6 @@
 package record
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -56,18 +56,25 @@ func (h Header) Padding() int { return int(-h.Length & 7) }
 // Padded is the length of body and padding.
 func (h Header) Padded() uint64 { return (uint64(h.Length) + 7) &^ 7 }
 
-// Append adds the header's octets to b.
-func (h Header) Append(b []byte) []byte {
-	b = binary.LittleEndian.AppendUint32(b, h.Type)
-	return binary.LittleEndian.AppendUint32(b, h.Length)
+// Append adds the header's octets to b, little-endian.
+func (h Header) Append(b []byte) []byte { return h.AppendTo(b, LittleEndian) }
+
+// AppendTo is Append for a stream of order e.
+func (h Header) AppendTo(b []byte, e Endian) []byte {
+	return e.AppendUint32(e.AppendUint32(b, h.Type), h.Length)
 }
 
-// AppendRecord adds a whole record to b: header, the body that body appends, padding.
+// AppendRecord adds a whole record to b: header, the body that body appends, padding. The header is little-endian.
 func AppendRecord(b []byte, typ uint32, body func([]byte) []byte) []byte {
+	return LittleEndian.AppendRecord(b, typ, body)
+}
+
+// AppendRecord is the function of that name for a stream of order e. The body's numbers are body's concern.
+func (e Endian) AppendRecord(b []byte, typ uint32, body func([]byte) []byte) []byte {
 	start := len(b)
-	b = body(Header{Type: typ}.Append(b))
+	b = body(append(b, make([]byte, HeaderSize)...))
 	h := Header{Type: typ, Length: uint32(len(b) - start - HeaderSize)}
-	binary.LittleEndian.PutUint32(b[start+4:], h.Length)
+	h.AppendTo(b[:start], e) // in its place
 	return append(b, make([]byte, h.Padding())...)
 }
 

@@ -19,10 +19,15 @@ import (
 //	; what the stream is
 //	; strict: missing at 0x98
 //	; lenient: ok
+//
+// and, of a stream that says to be big-endian, what strict reading makes of it that takes either order of octets:
+//
+//	; either: ok
 type Vector struct {
 	Name            string // of the file, without .hex
 	Data            []byte
 	Strict, Lenient Outcome
+	Either          Outcome // as Strict where the file does not say it
 }
 
 // Outcome is what reading a stream must end in: no error, or one of a kind at an offset.
@@ -89,7 +94,7 @@ func Vectors(format string) ([]Vector, error) {
 
 func parseVector(name, text string) (v Vector, err error) {
 	v.Name = name
-	var strict, lenient bool
+	var strict, lenient, either bool
 	for line := range strings.Lines(text) {
 		comment, ok := strings.CutPrefix(line, "; ")
 		if !ok {
@@ -103,6 +108,9 @@ func parseVector(name, text string) (v Vector, err error) {
 		case "lenient":
 			v.Lenient, err = parseOutcome(value)
 			lenient = true
+		case "either":
+			v.Either, err = parseOutcome(value)
+			either = true
 		}
 		if err != nil {
 			return v, err
@@ -110,6 +118,9 @@ func parseVector(name, text string) (v Vector, err error) {
 	}
 	if !strict || !lenient {
 		return v, errors.New("does not say what strict and lenient reading end in")
+	}
+	if !either {
+		v.Either = v.Strict
 	}
 	v.Data, err = ParseHex(text)
 	return v, err

@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,11 +16,13 @@ import (
 // xl checks an xl header and the libxl stream behind it.
 func (v *verifier) xl() error {
 	r := record.NewReader(v.src, record.Strict, 0, v.src.off, nil)
+	r.TakeAnyEndian()
 	h, err := xlstream.ReadXLHeader(r)
 	if err := v.tolerate(err); err != nil {
 		return err
 	}
-	info := &XLInfo{JSON: h.JSON, OptionalFlags: h.Optional, ConfigOctets: len(h.Config)}
+	v.endian(h.Endian, 0, "xl header")
+	info := &XLInfo{Endian: h.Endian.String(), JSON: h.JSON, OptionalFlags: h.Optional, ConfigOctets: len(h.Config)}
 	v.report.XL = info
 	if h.JSON {
 		info.parse(h.Config)
@@ -59,11 +60,13 @@ type libxl struct {
 
 func (v *verifier) libxl() error {
 	l := &libxl{v: v, r: xlstream.NewReader(v.src, record.Strict, v.src.off), img: &XLImage{Offset: v.src.off, Records: recordTable{}}}
+	l.r.TakeAnyEndian()
 	if err := v.tolerate(l.r.Header()); err != nil {
 		return err
 	}
+	v.endian(l.r.Endian(), l.img.Offset, "libxl header")
 	v.report.LibXL = l.img
-	l.img.Version, l.img.Converted = xlstream.Version, l.r.Head.Options&xlstream.OptionLegacy != 0
+	l.img.Version, l.img.Endian, l.img.Converted = xlstream.Version, l.r.Endian().String(), l.r.Head.Converted()
 	l.order = xlstream.NewOrder(record.Strict, false)
 	v.tell(Item{LibXL, l.img.Offset, fmt.Sprintf("header, version %d", xlstream.Version), xlstream.HeaderSize})
 	for {
@@ -76,6 +79,13 @@ func (v *verifier) libxl() error {
 				return err
 			}
 		}
+	}
+}
+
+// endian warns of a layer that the format allows and nobody restores.
+func (v *verifier) endian(e record.Endian, offset uint64, header string) {
+	if e == record.BigEndian {
+		v.warn(&record.Error{Offset: offset, Record: header, Err: errors.New("big-endian: the format allows it, and stock restore, as ours, refuses it")})
 	}
 }
 
@@ -191,7 +201,7 @@ func (l *libxl) checkpointed() (done bool, err error) {
 		return true, nil
 	}
 	// As a libxc record this would be an X86_PV_VCPU_EXTENDED that is too short, in an HVM stream.
-	if binary.LittleEndian.Uint64(next[:]) == uint64(xlstream.TypeCheckpointState)|4<<32 {
+	if e := l.r.Endian(); e.Uint32(next[:]) == uint32(xlstream.TypeCheckpointState) && e.Uint32(next[4:]) == 4 {
 		l.colo = true
 	}
 	if !l.colo {

@@ -143,6 +143,9 @@ type deliberate struct {
 }
 
 var deliberates = []deliberate{
+	{"the script reads numbers as its own host writes them", true, func(r *Report) bool {
+		return r.LibXL != nil && r.LibXL.Endian == "big"
+	}},
 	{"what stock restore tolerates is a warning", true, func(r *Report) bool { return r.Warnings.Count > 0 }},
 	{"optional records may come", true, func(r *Report) bool {
 		return slices.ContainsFunc(r.LibXC.Records, func(row Records) bool { return xcstream.Type(row.Type).Optional() })

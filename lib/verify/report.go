@@ -102,7 +102,8 @@ func (t *recordTable) add(typ uint32, name string, length uint32) {
 
 // XLInfo is the xl layer: the header of a save file or migration.
 type XLInfo struct {
-	JSON          bool   `json:"json"` // the configuration is JSON, else text of xl.cfg
+	Endian        string `json:"endian"` // little or big: the order of the octets in its numbers
+	JSON          bool   `json:"json"`   // the configuration is JSON, else text of xl.cfg
 	OptionalFlags uint32 `json:"optional_flags"`
 	ConfigOctets  int    `json:"config_octets"` // of the domain's configuration, without its final NUL
 	Name          string `json:"name,omitempty"`
@@ -114,6 +115,7 @@ type XLInfo struct {
 type XLImage struct {
 	Offset      uint64      `json:"offset"` // of its header
 	Version     uint32      `json:"version"`
+	Endian      string      `json:"endian"`    // little or big: the order of the octets in its records' numbers
 	Converted   bool        `json:"converted"` // from a legacy stream
 	Records     recordTable `json:"records"`
 	Checkpoints uint64      `json:"checkpoints"` // complete ones

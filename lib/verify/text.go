@@ -55,7 +55,7 @@ func (t *textReport) verdict(r *Report) {
 }
 
 func (t *textReport) xl(h *XLInfo) {
-	t.line("xl", "configuration of %d octets, optional flags %#x", h.ConfigOctets, h.OptionalFlags)
+	t.line("xl", "configuration of %d octets, optional flags %#x, %s-endian", h.ConfigOctets, h.OptionalFlags, h.Endian)
 	if h.Name != "" || h.UUID != "" || h.Type != "" {
 		t.line("domain", "%s", strings.Join(nonEmpty(h.Name, h.UUID, h.Type), ", "))
 	}
@@ -75,7 +75,7 @@ func (t *textReport) libxl(l *XLImage) {
 	if l.Converted {
 		origin = ", converted from a legacy stream"
 	}
-	t.line("libxl", "version %d at %#x%s", l.Version, l.Offset, origin)
+	t.line("libxl", "version %d at %#x, %s-endian%s", l.Version, l.Offset, l.Endian, origin)
 	if l.Emulator != "" {
 		t.line("emulator", "%s", l.Emulator)
 	}

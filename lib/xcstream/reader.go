@@ -31,14 +31,14 @@ func (r *Reader) Headers() error {
 	if err := r.Raw(raw[:ImageHeaderSize], "image header"); err != nil {
 		return err
 	}
-	err := r.Wrap(record.Tolerate(&r.Image, raw[:ImageHeaderSize], r.Mode()))
+	err := r.Tolerate(&r.Image, raw[:ImageHeaderSize])
 	if err != nil && !record.IsTolerable(err) {
 		return err
 	}
 	if e := r.Raw(raw[ImageHeaderSize:], "domain header"); e != nil {
 		return e
 	}
-	if e := r.Wrap(record.Tolerate(&r.Domain, raw[ImageHeaderSize:], r.Mode())); e != nil && (err == nil || !record.IsTolerable(e)) {
+	if e := r.Tolerate(&r.Domain, raw[ImageHeaderSize:]); e != nil && (err == nil || !record.IsTolerable(e)) {
 		return e
 	}
 	return err

@@ -23,19 +23,25 @@ const Ident = "LibxlFmt"
 
 // The options of a stream.
 const (
-	OptionBigEndian = 1 << 0 // records are big-endian: nobody writes that, and everybody refuses it
+	OptionBigEndian = 1 << 0 // records are big-endian: nobody writes that, and restore refuses it
 	OptionLegacy    = 1 << 1 // made from a legacy stream
 )
 
-// Header begins a stream. Its 16 octets, big-endian all of them:
+// Header begins a stream. Its 16 octets, big-endian whatever the records are:
 //
 //	 0  ident    u64  "LibxlFmt"
 //	 8  version  u32  2
 //	12  options  u32  bit 0 big-endian records, bit 1 converted from a legacy stream
 //
-// Errors: ErrValue for another ident or version or for big-endian records; in strict mode ErrReserved for other options.
-// Spec: Image Header.
+// Errors: ErrValue for another ident or version; in strict mode ErrReserved for other options. Spec: Image Header.
 type Header struct{ Options uint32 }
+
+// Endian is the order of the records' numbers.
+func (h Header) Endian() record.Endian { return h.Options&OptionBigEndian != 0 }
+
+// Converted reports whether the stream was made from a legacy one. Stock restore takes note of that in its log, and of nothing
+// more: its emulator records are of an unknown emulator.
+func (h Header) Converted() bool { return h.Options&OptionLegacy != 0 }
 
 // Append adds h's octets to b.
 func (h Header) Append(b []byte) []byte {
@@ -58,12 +64,8 @@ func (h *Header) Decode(c *record.Cursor) error {
 		c.Failf("ident is %q, not %q", b[:8], Ident)
 	case version != Version:
 		c.Failf("version %d: only %d is known", version, Version)
-	case h.Options&OptionBigEndian != 0:
-		c.Failf("big-endian records are not supported")
-	case h.Options&^uint32(OptionLegacy) != 0 && c.Strict():
+	case h.Options&^uint32(OptionBigEndian|OptionLegacy) != 0 && c.Strict():
 		c.Fail(fmt.Errorf("%w: options %#x", record.ErrReserved, h.Options))
 	}
 	return c.Done()
 }
-
-var le = binary.LittleEndian

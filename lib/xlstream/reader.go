@@ -1,6 +1,7 @@
 package xlstream
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -25,13 +26,18 @@ func NewReader(src io.Reader, mode record.Mode, off uint64) *Reader {
 	return &Reader{Reader: record.NewReader(src, mode, math.MaxUint32, off, name)}
 }
 
-// Header reads the stream's header. An ErrReserved leaves it taken and set.
+// Header reads the stream's header, and has what follows be of its order: see record.Reader.SetEndian. An ErrReserved leaves it
+// taken and set.
 func (r *Reader) Header() error {
 	var raw [HeaderSize]byte
 	if err := r.Raw(raw[:], "libxl header"); err != nil {
 		return err
 	}
-	return r.Wrap(record.Tolerate(&r.Head, raw[:], r.Mode()))
+	err := r.Tolerate(&r.Head, raw[:])
+	if err == nil || record.IsTolerable(err) {
+		err = cmp.Or(r.SetEndian(r.Head.Endian()), err)
+	}
+	return err
 }
 
 // Next reads a record's header.
@@ -51,5 +57,6 @@ func (r *Reader) EmulatorContext() (h EmulatorHeader, err error) {
 	if err := r.ReadFull(raw[:]); err != nil {
 		return h, err
 	}
-	return h, r.Wrap(record.Tolerate(&h, raw[:], r.Mode()))
+	err = r.Tolerate(&h, raw[:])
+	return h, err
 }

@@ -50,8 +50,8 @@ func (t Type) New() Body {
 
 // Body is the body of a record.
 type Body interface {
-	// Append adds the body's octets to b. It cannot fail.
-	Append(b []byte) []byte
+	// Append adds the body's octets to b, with numbers of order e. It cannot fail.
+	Append(b []byte, e record.Endian) []byte
 	// Decode sets the value from the body under c and keeps no reference to it.
 	Decode(c *record.Cursor) error
 }
@@ -61,7 +61,7 @@ type Body interface {
 type Empty struct{}
 
 // Append adds nothing to b.
-func (*Empty) Append(b []byte) []byte { return b }
+func (*Empty) Append(b []byte, _ record.Endian) []byte { return b }
 
 // Decode checks that nothing is there.
 func (*Empty) Decode(c *record.Cursor) error {
@@ -89,8 +89,8 @@ type EmulatorHeader struct{ ID, Index uint32 }
 const emulatorHeaderSize = 8
 
 // Append adds h's octets to b.
-func (h EmulatorHeader) Append(b []byte) []byte {
-	return le.AppendUint32(le.AppendUint32(b, h.ID), h.Index)
+func (h EmulatorHeader) Append(b []byte, e record.Endian) []byte {
+	return e.AppendUint32(e.AppendUint32(b, h.ID), h.Index)
 }
 
 // decode takes h off the front of c.
@@ -121,8 +121,8 @@ type XenstoreData struct {
 }
 
 // Append adds d's body to b. Neither keys nor values may hold a NUL.
-func (d *XenstoreData) Append(b []byte) []byte {
-	return AppendPairs(d.EmulatorHeader.Append(b), d.Pairs)
+func (d *XenstoreData) Append(b []byte, e record.Endian) []byte {
+	return AppendPairs(d.EmulatorHeader.Append(b, e), d.Pairs)
 }
 
 // AppendPairs adds the pairs to b as the record holds them.
@@ -178,7 +178,7 @@ const (
 type CheckpointState struct{ ID uint32 }
 
 // Append adds s's body to b.
-func (s *CheckpointState) Append(b []byte) []byte { return le.AppendUint32(b, s.ID) }
+func (s *CheckpointState) Append(b []byte, e record.Endian) []byte { return e.AppendUint32(b, s.ID) }
 
 // Decode sets s from the body under c.
 func (s *CheckpointState) Decode(c *record.Cursor) error {

@@ -12,11 +12,18 @@ import (
 	"xenferry/lib/xcstream"
 )
 
-// walk reads a stream to its END, an xl header first if xl is set. What was read goes to out, the libxc stream included.
-func walk(src io.Reader, mode record.Mode, xl bool, out io.Writer) error {
+// either is how walk reads that takes either order of octets.
+const either = true
+
+// walk reads a stream to its END, an xl header first if xl is set, big-endian ones only if either is. What was read goes to out,
+// the libxc stream included.
+func walk(src io.Reader, mode record.Mode, either, xl bool, out io.Writer) error {
 	w, off := NewWriter(out), uint64(0)
 	if xl {
 		r := record.NewReader(src, mode, 0, 0, nil)
+		if either {
+			r.TakeAnyEndian()
+		}
 		h, err := ReadXLHeader(r)
 		if err != nil {
 			return err
@@ -27,6 +34,9 @@ func walk(src io.Reader, mode record.Mode, xl bool, out io.Writer) error {
 		off = r.Offset()
 	}
 	r := NewReader(src, mode, off)
+	if either {
+		r.TakeAnyEndian()
+	}
 	if err := r.Header(); err != nil {
 		return err
 	}
@@ -121,11 +131,14 @@ func TestVectors(t *testing.T) {
 		for _, v := range vectors(t, format) {
 			for _, mode := range []record.Mode{record.Strict, record.Lenient} {
 				for _, wrap := range []func(io.Reader) io.Reader{iotest.OneByteReader, iotest.DataErrReader} {
-					err := walk(wrap(bytes.NewReader(v.Data)), mode, format == testkit.XL, io.Discard)
+					err := walk(wrap(bytes.NewReader(v.Data)), mode, !either, format == testkit.XL, io.Discard)
 					if err := v.Want(mode).Check(err); err != nil {
 						t.Errorf("%s/%s, strict %v: %v", format, v.Name, mode, err)
 					}
 				}
+			}
+			if err := v.Either.Check(walk(bytes.NewReader(v.Data), record.Strict, either, format == testkit.XL, io.Discard)); err != nil {
+				t.Errorf("%s/%s, of either order: %v", format, v.Name, err)
 			}
 		}
 	}
@@ -135,12 +148,12 @@ func TestVectors(t *testing.T) {
 func TestWriteAgain(t *testing.T) {
 	for _, format := range []string{testkit.LibXL, testkit.XL} {
 		for _, v := range vectors(t, format) {
-			if v.Strict.Kind != nil {
+			if v.Either.Kind != nil {
 				continue
 			}
 			in := bytes.NewReader(append(bytes.Clone(v.Data), "what follows"...))
 			var out bytes.Buffer
-			if err := walk(in, record.Strict, format == testkit.XL, &out); err != nil {
+			if err := walk(in, record.Strict, either, format == testkit.XL, &out); err != nil {
 				t.Errorf("%s/%s: %v", format, v.Name, err)
 			}
 			if !bytes.Equal(out.Bytes(), v.Data) {
@@ -162,12 +175,24 @@ func TestOtherFormats(t *testing.T) {
 				if xl == (format == testkit.XL) && format != testkit.LibXC {
 					continue
 				}
-				if err := walk(bytes.NewReader(v.Data), record.Lenient, xl, io.Discard); err == nil || want.Check(err) != nil && !errors.Is(err, record.ErrTruncated) {
+				if err := walk(bytes.NewReader(v.Data), record.Lenient, either, xl, io.Discard); err == nil || want.Check(err) != nil && !errors.Is(err, record.ErrTruncated) {
 					t.Errorf("%s/%s taken for another: %v", format, v.Name, err)
 				}
 			}
 		}
 	}
+}
+
+// big reports whether a stream that is valid says of a layer that it is big-endian.
+func big(in []byte, xl bool) bool {
+	header := in
+	if xl {
+		e := record.Endian(in[32] == 1)
+		if header = in[XLHeaderSize+e.Uint32(in[44:]):]; e == record.BigEndian {
+			return true
+		}
+	}
+	return header[15]&OptionBigEndian != 0
 }
 
 func FuzzReader(f *testing.F) {
@@ -180,8 +205,9 @@ func FuzzReader(f *testing.F) {
 		in := testkit.Stretch(squeezed)
 		var out bytes.Buffer
 		src := bytes.NewReader(in)
-		strict := walk(src, record.Strict, xl, &out)
-		lenient := walk(bytes.NewReader(in), record.Lenient, xl, io.Discard)
+		strict := walk(src, record.Strict, either, xl, &out)
+		lenient := walk(bytes.NewReader(in), record.Lenient, either, xl, io.Discard)
+		little := walk(bytes.NewReader(in), record.Strict, !either, xl, io.Discard)
 		var at *record.Error
 		if strict != nil && (!errors.As(strict, &at) || !record.IsInvalid(strict)) {
 			t.Errorf("strict: an error without place or kind: %v", strict)
@@ -191,6 +217,9 @@ func FuzzReader(f *testing.F) {
 		}
 		if lenient != nil {
 			t.Errorf("lenient refuses what strict takes: %v", lenient)
+		}
+		if (little != nil) != big(in, xl) || little != nil && !errors.Is(little, record.ErrValue) {
+			t.Errorf("where only little-endian streams are taken: %v", little)
 		}
 		if taken := in[:len(in)-src.Len()]; !bytes.Equal(out.Bytes(), taken) {
 			t.Errorf("accepts % x\nwrites % x", taken, out.Bytes())
