@@ -26,6 +26,7 @@ func moment(r *rand.Rand) time.Duration { return time.Duration(r.IntN(350_000)) 
 func TestKill(t *testing.T) {
 	for _, victim := range []string{"xc-save", "xc-restore", "filter"} {
 		t.Run(victim, func(t *testing.T) {
+			t.Parallel()
 			seed := uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
 			r := rand.New(rand.NewPCG(seed, 0))

@@ -75,6 +75,7 @@ func TestMigrations(t *testing.T) {
 			n--
 		}
 		t.Run(fmt.Sprintf("%d-%v-%s", i, p.kind, p.form), func(t *testing.T) {
+			t.Parallel()
 			defer func() {
 				if t.Failed() {
 					t.Logf("seed %d, migration %d: %+v", seed, i, p)
