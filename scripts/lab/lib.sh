@@ -35,8 +35,8 @@ capabilities() {
 has() {
   case $1 in
     pv32) xen_caps | grep -qw xen-3.0-x86_32p ;;
-    qemu) [ -x /share/q/dm ] ;;
-    libvirt) [ -x /share/v/libvirtd ] ;;
+    qemu) [ -d /share/q ] ;;
+    libvirt) [ -d /share/v ] ;;
     pv) xen_caps | grep -qw xen-3.0-x86_64 ;;
     *) virt_caps | grep -qw "$1" ;;
   esac
