@@ -85,7 +85,7 @@ func (s *Source) Write(ctx context.Context, out *os.File, commit func() error) (
 			err = s.Undo(ctx, err)
 		}
 	}()
-	raw, err := transport.NewWriter(int(out.Fd()))
+	raw, err := transport.NewWriterUntil(ctx, int(out.Fd()))
 	if err != nil {
 		return err
 	}

@@ -138,6 +138,24 @@ func wait(fd int, events int16, wake int) error {
 	}
 }
 
+// wakeUp makes an eventfd that is readable once ctx is done; -1 if it never is. It goes with its owner.
+func wakeUp[T any](ctx context.Context, owner *T) (int, error) {
+	if ctx.Done() == nil {
+		return -1, nil
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return -1, fmt.Errorf("eventfd: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
+	runtime.AddCleanup(owner, func(wake int) {
+		if stop() {
+			_ = unix.Close(wake)
+		}
+	}, wake)
+	return wake, nil
+}
+
 // Reader reads a descriptor. A read that waits for octets ends when the context does.
 type Reader struct {
 	ctx  context.Context
@@ -154,21 +172,10 @@ func NewReader(ctx context.Context, fd int) (*Reader, error) {
 		return nil, err
 	}
 	growPipe(fd)
-	r := &Reader{ctx: ctx, fd: fd, poll: !IsRegular(fd), wake: -1}
-	if ctx.Done() != nil {
-		wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-		if err != nil {
-			return nil, fmt.Errorf("eventfd: %w", err)
-		}
-		r.wake = wake
-		stop := context.AfterFunc(ctx, func() { _, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
-		runtime.AddCleanup(r, func(wake int) {
-			if stop() {
-				_ = unix.Close(wake)
-			}
-		}, wake)
-	}
-	return r, nil
+	r := &Reader{ctx: ctx, fd: fd, poll: !IsRegular(fd)}
+	var err error
+	r.wake, err = wakeUp(ctx, r)
+	return r, err
 }
 
 // FD is the descriptor.
@@ -245,91 +252,4 @@ func (r *Reader) readSome() (int, error) {
 	}
 	r.iov.advance(n)
 	return n, nil
-}
-
-// Writer writes to a descriptor. Some pin the memory that they are given, such as a file on 9p without a cache. Memory
-// that cannot be pinned, as are pages mapped from another domain, is EFAULT to them, though it can be read: then the
-// Writer writes a copy.
-type Writer struct {
-	fd   int
-	iov  iovec
-	copy []byte // for what cannot be written from its place; nil until that was met
-}
-
-// NewWriter returns a Writer to fd.
-func NewWriter(fd int) (*Writer, error) {
-	if err := Check(fd); err != nil {
-		return nil, err
-	}
-	growPipe(fd)
-	return &Writer{fd: fd}, nil
-}
-
-// FD is the descriptor.
-func (w *Writer) FD() int { return w.fd }
-
-// Write writes all of p.
-func (w *Writer) Write(p []byte) (int, error) { return w.WriteVec([][]byte{p}) }
-
-// WriteVec writes all of the buffers in order.
-func (w *Writer) WriteVec(bufs [][]byte) (int, error) {
-	total := 0
-	for w.iov.set(bufs); !w.iov.done(); {
-		n, err := w.writeSome()
-		total += n
-		if err != nil {
-			return total, err
-		}
-	}
-	return total, nil
-}
-
-// copySize is how much is copied for one write, in octets.
-const copySize = 256 << 10
-
-// writeSome writes some of what is left: from its place, unless that has failed before.
-func (w *Writer) writeSome() (int, error) {
-	if w.copy == nil {
-		n, err := w.write(func() (int, error) { return w.iov.call(unix.SYS_WRITEV, w.fd) })
-		if !errors.Is(err, unix.EFAULT) {
-			return n, err
-		}
-		w.copy = make([]byte, copySize)
-	}
-	var part []byte
-	if err := guest.Access(func() error {
-		part = w.copy[:w.iov.peek(w.copy)]
-		return nil
-	}); err != nil {
-		return 0, fmt.Errorf("write descriptor %d: %w", w.fd, err)
-	}
-	n, err := w.write(func() (int, error) { return unix.Write(w.fd, part) })
-	w.iov.advance(n)
-	return n, err
-}
-
-func (w *Writer) write(call func() (int, error)) (int, error) {
-	for {
-		n, err := call()
-		switch {
-		case errors.Is(err, unix.EINTR), unaligned(w.fd, err):
-			continue
-		case errors.Is(err, unix.EAGAIN):
-			if err := wait(w.fd, unix.POLLOUT, -1); err != nil {
-				return 0, fmt.Errorf("poll descriptor %d: %w", w.fd, err)
-			}
-			continue
-		case err != nil:
-			return 0, fmt.Errorf("write descriptor %d: %w", w.fd, err)
-		}
-		return n, nil
-	}
-}
-
-// Sync makes what was written to a regular file lasting.
-func (w *Writer) Sync() error {
-	if err := unix.Fsync(w.fd); err != nil {
-		return fmt.Errorf("fsync descriptor %d: %w", w.fd, err)
-	}
-	return nil
 }

@@ -137,6 +137,55 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// TestCancelWrite: a write that waits ends with its context, whoever shares the descriptor. What came is a beginning of what was
+// written, nothing comes after it, and the flags are as they were.
+func TestCancelWrite(t *testing.T) {
+	cause := errors.New("signal")
+	data := make([]byte, 6*PipeSize)
+	random := rand.NewChaCha8([32]byte{})
+	_, _ = random.Read(data)
+	for name, make := range ends {
+		t.Run(name, func(t *testing.T) {
+			rfd, wfd := make(t)
+			defer func() { _ = unix.Close(wfd) }()
+			before, _ := unix.FcntlInt(uintptr(wfd), unix.F_GETFL, 0)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			w, err := NewWriterUntil(ctx, wfd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var n int
+			done := goDo(func() { n, err = w.WriteVec([][]byte{data[:5], data[5:PipeSize], data[PipeSize:]}) })
+			r, e := NewReader(t.Context(), rfd)
+			got := new(bytes.Buffer)
+			if e == nil {
+				_, e = io.CopyN(got, r, 3*PipeSize) // so it goes on when there is room again
+			}
+			if e != nil {
+				t.Fatal(e)
+			}
+			cancel(cause)
+			if <-done; !errors.Is(err, cause) || n >= len(data) {
+				t.Errorf("%d octets of %d, error %v", n, len(data), err)
+			}
+			if m, err := w.Write([]byte("END")); m != 0 || !errors.Is(err, cause) {
+				t.Errorf("afterwards: %d octets, error %v", m, err)
+			}
+			if after, _ := unix.FcntlInt(uintptr(wfd), unix.F_GETFL, 0); after != before {
+				t.Errorf("flags were %#x, are %#x", before, after)
+			}
+			_ = unix.Shutdown(wfd, unix.SHUT_WR)
+			_ = unix.Close(wfd)
+			if _, err := io.Copy(got, r); err != nil {
+				t.Error(err)
+			}
+			if !bytes.Equal(got.Bytes(), data[:n]) {
+				t.Errorf("%d octets came of %d that went, or others", got.Len(), n)
+			}
+		})
+	}
+}
+
 // TestFileOffset: a file is read and written from where it stands.
 func TestFileOffset(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
