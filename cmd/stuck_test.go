@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"xenferry/lib/transport"
 )
 
 // sink reads a pipe until it is told to be stuck, and fills it then: who writes to it waits.
@@ -155,5 +157,55 @@ func TestSaveStuck(t *testing.T) {
 	}
 	if err := h.check(t, "g"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestXLLinkTimeout: over a socket whose other end lives, and takes nothing any more, a target is given up by itself.
+func TestXLLinkTimeout(t *testing.T) {
+	h := newHost(t, "--memory", "64M")
+	h.create(t, append(busy, "--kind", "hvm")...)
+	for _, at := range []transport.Address{
+		{Scheme: transport.Unix, Path: "s"}, {Scheme: transport.TCP, Host: "127.0.0.1:0"}, {Scheme: transport.VSock, CID: 1, Port: 50153},
+	} {
+		t.Run(string(at.Scheme), func(t *testing.T) {
+			dest := fmt.Sprintf("%s:%d:%d", at.Scheme, at.CID, at.Port)
+			if at.Scheme == transport.Unix {
+				dir, err := os.MkdirTemp("", "link") // a socket's path must be short
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer func() { _ = os.RemoveAll(dir) }()
+				at.Path = filepath.Join(dir, "s")
+				dest = "unix:" + at.Path
+			}
+			l, err := transport.Listen(at)
+			if at.Scheme == transport.VSock && err != nil {
+				t.Skipf("vsock on loopback needs Linux's module vsock_loopback: %v", err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = l.Close() }()
+			if at.Scheme == transport.TCP {
+				dest = "tcp:" + l.Addr().String()
+			}
+			p := start(t, "xl-stream", "send", "--host", h.spec, "--not-live", "--link-timeout", "1s", "g", dest)
+			k, err := l.Accept(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = k.Close() }()
+			if _, err := io.WriteString(k.Out, xlBanner); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.CopyN(io.Discard, k.In, 1<<20)
+			status := p.wait()
+			if said := p.stderr.String(); status != 1 || !strings.Contains(said, "connection timed out; domain 1 runs on") {
+				t.Errorf("exit status %d\n%s", status, said)
+			}
+			if err := h.check(t, "g"); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -60,9 +60,6 @@ func Dial(ctx context.Context, a Address, opt Options) (*Link, error) {
 	return l, nil
 }
 
-// aliveCount is how many signs of life may be missed before a link is given up.
-const aliveCount = 3
-
 // ssh is the command line of ssh.
 func (o Options) ssh(host string) []string {
 	words := []string{"ssh"}
@@ -71,32 +68,6 @@ func (o Options) ssh(host string) []string {
 			"-o", fmt.Sprintf("ServerAliveCountMax=%d", aliveCount))
 	}
 	return append(words, "--", host, o.Remote)
-}
-
-// seconds is d in whole seconds, at least one.
-func seconds(d time.Duration) int { return max(1, int(d.Round(time.Second)/time.Second)) }
-
-// KeepAlive has the kernel end a link over TCP once its other side has been silent for that long: nothing acknowledged, or
-// no answer to the question whether it is there. Without it a link lasts for ever if the machine at its other end is gone. 0
-// leaves it so, and so do links that are not TCP: their other end is on this machine, or a matter of the command.
-func (l *Link) KeepAlive(silence time.Duration) error {
-	domain, err := unix.GetsockoptInt(int(l.In.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN)
-	if silence <= 0 || err != nil || domain != unix.AF_INET && domain != unix.AF_INET6 {
-		return nil
-	}
-	every := seconds(silence / (aliveCount + 1))
-	for _, o := range []struct{ level, name, value int }{
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, every},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, every},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, aliveCount},
-		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence / time.Millisecond)},
-	} {
-		if err := unix.SetsockoptInt(int(l.In.Fd()), o.level, o.name, o.value); err != nil {
-			return fmt.Errorf("keep the link alive: %w", err)
-		}
-	}
-	return nil
 }
 
 func dialSocket(ctx context.Context, a Address) (*Link, error) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -119,24 +120,30 @@ func growPipe(fd int) {
 }
 
 // wait blocks until fd is ready for events or wake, if it is not negative, becomes readable; then it returns
-// os.ErrDeadlineExceeded.
-func wait(fd int, events int16, wake int) error {
+// os.ErrDeadlineExceeded. After limit, unless that is 0, it returns errNothing.
+func wait(fd int, events int16, wake int, limit time.Duration) error {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(wake), Events: unix.POLLIN}}
-	for {
-		if _, err := unix.Poll(fds, -1); err != nil {
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
+	for end := time.Now().Add(limit); ; {
+		left := -1
+		if limit > 0 {
+			left = int(max(0, time.Until(end)+time.Millisecond-1) / time.Millisecond)
+		}
+		n, err := unix.Poll(fds, left)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
 			return err
-		}
-		if fds[1].Revents != 0 {
+		case n == 0:
+			return errNothing
+		case fds[1].Revents != 0:
 			return os.ErrDeadlineExceeded
-		}
-		if fds[0].Revents != 0 {
+		default:
 			return nil // POLLHUP and POLLERR too: the read or write itself says what it is
 		}
 	}
 }
+
+var errNothing = errors.New("nothing happened")
 
 // wakeUp makes an eventfd that is readable once ctx is done; -1 if it never is. It goes with its owner.
 func wakeUp[T any](ctx context.Context, owner *T) (int, error) {
@@ -192,7 +199,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 func (r *Reader) read(call func() (int, error)) (int, error) {
 	for {
 		if r.poll {
-			if err := wait(r.fd, unix.POLLIN, r.wake); err != nil {
+			if err := wait(r.fd, unix.POLLIN, r.wake, 0); err != nil {
 				return 0, r.cause(err)
 			}
 		} else if r.ctx.Err() != nil {

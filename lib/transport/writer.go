@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,17 +20,25 @@ type Writer struct {
 	ctx    context.Context // nil: a write waits as long as it takes
 	wake   int             // eventfd, readable once ctx is done
 	socket bool            // written so that the call itself does not wait
+	limit  time.Duration   // socket: how long it may take nothing; 0 for ever
 	iov    iovec
 	copy   []byte // for what cannot be written from its place; nil until that was met
 }
 
-// NewWriter returns a Writer to fd.
+// NewWriter returns a Writer to fd. A socket that has a time limit for sending (SO_SNDTIMEO) may take nothing for so long, then
+// a write fails with ETIMEDOUT.
 func NewWriter(fd int) (*Writer, error) {
 	if err := Check(fd); err != nil {
 		return nil, err
 	}
 	growPipe(fd)
-	return &Writer{fd: fd, wake: -1}, nil
+	w := &Writer{fd: fd, wake: -1}
+	if t, err := unix.GetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO); err == nil {
+		w.limit = time.Duration(t.Nano())
+	}
+	// What the kernel does at the limit cannot be told from a signal, where a part was written.
+	w.socket = w.limit > 0
+	return w, nil
 }
 
 // pipeBuf is PIPE_BUF of Linux, in octets: a pipe that is ready to be written takes so many at once.
@@ -137,10 +146,12 @@ func (w *Writer) write(call func() (int, error)) (int, error) {
 
 // wait waits until the descriptor can be written.
 func (w *Writer) wait() error {
-	err := wait(w.fd, unix.POLLOUT, w.wake)
+	err := wait(w.fd, unix.POLLOUT, w.wake, w.limit)
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, errNothing):
+		return fmt.Errorf("write descriptor %d: the other side took nothing for %v: %w", w.fd, w.limit, unix.ETIMEDOUT)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return context.Cause(w.ctx)
 	}
