@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"xenferry/lib/guest"
+	"xenferry/lib/migrate"
 	"xenferry/lib/qmp"
 )
 
@@ -124,5 +125,38 @@ func TestSaveWithoutEmulator(t *testing.T) {
 	}
 	if err := h.check(t, "g"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestXLSendEmulatorGone: a guest whose emulator was lost meanwhile runs on here without, which is said, and nothing is left to
+// recover: neither of a stream that was cut, nor of a hand-over that the target has given back.
+func TestXLSendEmulatorGone(t *testing.T) {
+	a, b := newHost(t, "--memory", "64M"), newHost(t, "--memory", "64M")
+	for name, peer := range map[string]func(remove string) string{
+		"cut": func(remove string) string {
+			return "exec:printf '" + strings.TrimSuffix(xlBanner, "\n") + "\\n'; head -c 3000000 >/dev/null; " + remove
+		},
+		"given back": func(remove string) string {
+			return xlPeer(b, t.TempDir(), "xc-sim destroy --host "+b.spec+" g; "+remove+
+				"; printf '"+strings.TrimSuffix(xlReport, "\x00")+"\\0\\3'; cat go")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			id := a.create(t, "--name", "g", "--kind", "hvm", "--memory", "8M", "--workload", "uniform:2000")
+			journal := t.TempDir()
+			_, said, status := try(t, "xl-stream", "send", "--host", a.spec, "--journal", journal, "--not-live", "g", peer("rm "+a.QMPSocket(id)))
+			if status != 1 || !strings.Contains(said, "runs, but its emulator stands still") || strings.Contains(said, "is suspended") {
+				t.Errorf("exit status %d\n%s", status, said)
+			}
+			if err := a.check(t, "g"); err != nil {
+				t.Errorf("%v\n%s", err, said)
+			}
+			if left, err := migrate.List(journal); err != nil || len(left) > 0 {
+				t.Errorf("journals: %+v, %v", left, err)
+			}
+			if err := a.Destroy(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }

@@ -34,8 +34,9 @@
 //	--suspend-timeout D    send: how long the guest may take to suspend (60s)
 //	--connect-timeout D    send: how long it may take to connect (30s)
 //	--link-timeout D       how long the other side may be silent (2m, 0 for ever): before xl's header and in its answers; over tcp,
-//	                       in what the kernel hears of it; over ssh:HOST, as ServerAliveInterval. An exec:COMMAND has to look
-//	                       after itself
+//	                       in what the kernel hears of it; over unix and vsock, in taking what is sent; over ssh:HOST, as
+//	                       ServerAliveInterval. An exec:COMMAND has to look after itself. For more of a stream that has begun
+//	                       receive waits while the link lasts, as the guest may take its time to suspend
 //	--tls-cert F, --tls-key F, --tls-ca F
 //	                       tls: this side's certificate, its key, and the authorities that the other's must be from, all in PEM.
 //	                       A process of its own encrypts; whoever has a certificate of theirs may send

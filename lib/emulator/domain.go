@@ -3,6 +3,7 @@ package emulator
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/rs/zerolog"
 
@@ -11,11 +12,14 @@ import (
 	"xenferry/lib/host"
 )
 
-// Resume lets a domain run on that was suspended, its devices first.
+// Resume lets a domain run on that was suspended, its devices first. It runs also if they do not go on, which is an error: ask
+// the host.
 func Resume(ctx context.Context, h host.Host, d guest.Info) error {
 	var err error
 	if e := Open(h, d); e != nil {
-		err = e.Cont(ctx)
+		if err = e.Cont(ctx); err != nil {
+			err = fmt.Errorf("its emulator stands still: %w", err)
+		}
 	}
 	return errors.Join(err, guard.Resume(ctx, h, d.ID))
 }

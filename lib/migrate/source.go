@@ -99,7 +99,7 @@ func (s *Source) Write(ctx context.Context, out *os.File, commit func() error) (
 			err = s.Undo(ctx, err)
 		}
 	}()
-	raw, err := transport.NewWriter(int(out.Fd()))
+	raw, err := transport.NewWriterUntil(ctx, int(out.Fd()))
 	if err != nil {
 		return err
 	}
@@ -142,20 +142,30 @@ func (s *Source) Write(ctx context.Context, out *os.File, commit func() error) (
 
 // Undo lets the domain run as before after a failure, which it adds to. What was not suspended runs anyway.
 func (s *Source) Undo(ctx context.Context, err error) error {
+	ctx = context.WithoutCancel(ctx)
 	if s.told.StopLog { // xc-save was killed
-		if e := s.setLog(context.WithoutCancel(ctx), false); e != nil {
+		if e := s.setLog(ctx, false); e != nil {
 			s.Log.Warn().Err(e).Msg("the emulator's log of dirty pages may be on")
 		}
 	}
 	if !s.suspended {
 		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
 	}
-	if e := Resume(context.WithoutCancel(ctx), s.Host, s.Domain); e != nil {
-		return fmt.Errorf("%w; domain %d could not be resumed and is suspended: %w", err, s.Domain.ID, e)
+	half := Resume(ctx, s.Host, s.Domain)
+	if half != nil {
+		switch d, e := s.Host.Info(ctx, s.Domain.ID); {
+		case e != nil:
+			return fmt.Errorf("%w; domain %d could not be resumed and may be suspended: %w", err, s.Domain.ID, errors.Join(half, e))
+		case d.Shutdown:
+			return fmt.Errorf("%w; domain %d could not be resumed and is suspended: %w", err, s.Domain.ID, half)
+		}
 	}
 	s.suspended = false
 	if e := s.Commit(); e != nil {
 		s.Log.Warn().Err(e).Msg("going on without a guardian")
+	}
+	if half != nil {
+		return fmt.Errorf("%w; domain %d runs, but %w", err, s.Domain.ID, half)
 	}
 	return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
 }

@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,8 @@ type oneDomain struct {
 	host.Host
 	info guest.Info
 	did  []string
+	gone error // what Info fails with
+	dead error // what Resume fails with
 }
 
 func (h *oneDomain) do(what string) error {
@@ -26,13 +29,16 @@ func (h *oneDomain) do(what string) error {
 	return nil
 }
 
-func (h *oneDomain) Info(context.Context, guest.DomID) (guest.Info, error) { return h.info, nil }
+func (h *oneDomain) Info(context.Context, guest.DomID) (guest.Info, error) { return h.info, h.gone }
 
 func (h *oneDomain) Domains(context.Context) ([]guest.Info, error) { return []guest.Info{h.info}, nil }
 
 func (h *oneDomain) Suspend(context.Context, guest.DomID) error { return nil }
 
 func (h *oneDomain) Resume(context.Context, guest.DomID) error {
+	if h.dead != nil {
+		return h.dead
+	}
 	h.info.Shutdown = false
 	return h.do("resume")
 }
@@ -94,6 +100,37 @@ func TestUndo(t *testing.T) {
 		}
 		if _, err := os.Stat(name); os.IsNotExist(err) != c.undone {
 			t.Errorf("%s: the journal: %v", c.name, err)
+		}
+	}
+}
+
+// nobody is a guardian that is told, and no more.
+type nobody struct{}
+
+func (nobody) Tell(guard.State) error { return nil }
+
+// What is said of a domain is how it is, whoever does not answer; as long as it may be suspended it is not let go of.
+func TestSourceUndo(t *testing.T) {
+	why, dead, gone := errors.New("why"), errors.New("refused"), errors.New("no host")
+	for _, c := range []struct {
+		name       string
+		kind       guest.Kind
+		dead, gone error
+		says       string
+		suspended  bool
+	}{
+		{"all is well", guest.PVH, nil, nil, "why; domain 7 runs on", false},
+		{"no emulator any more", guest.HVM, nil, nil, "why; domain 7 runs, but its emulator stands still", false},
+		{"no hypervisor's will", guest.PVH, dead, nil, "why; domain 7 could not be resumed and is suspended: refused", true},
+		{"neither", guest.HVM, dead, nil, "why; domain 7 could not be resumed and is suspended: its emulator stands still", true},
+		{"nobody can tell", guest.PVH, nil, gone, "why; domain 7 could not be resumed and may be suspended: no host", true},
+	} {
+		d := guest.Info{ID: 7, Kind: c.kind, Shutdown: true, Reason: guest.ShutdownSuspend}
+		h := &oneDomain{info: d, gone: c.gone, dead: c.dead}
+		s := &Source{Side: Side{Host: h, Guard: nobody{}}, Domain: d, suspended: true}
+		err := s.Undo(t.Context(), why)
+		if !errors.Is(err, why) || !strings.HasPrefix(err.Error(), c.says) || s.suspended != c.suspended {
+			t.Errorf("%s: suspended %v: %v", c.name, s.suspended, err)
 		}
 	}
 }

@@ -43,6 +43,19 @@ func (v *iovec) done() bool { return len(v.left) == 0 }
 // call does one readv or writev of what is left, as much as one takes, and returns how many octets went through.
 func (v *iovec) call(trap uintptr, fd int) (int, error) {
 	n, _, errno := unix.Syscall(trap, uintptr(fd), uintptr(unsafe.Pointer(&v.left[0])), uintptr(min(len(v.left), maxVec)))
+	return v.went(n, errno)
+}
+
+// send is call for a socket, and waits for nothing: EAGAIN where it is full.
+func (v *iovec) send(fd int) (int, error) {
+	m := unix.Msghdr{Iov: &v.left[0]}
+	m.SetIovlen(min(len(v.left), maxVec))
+	n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&m)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	return v.went(n, errno)
+}
+
+// went is what a system call has returned.
+func (v *iovec) went(n uintptr, errno unix.Errno) (int, error) {
 	runtime.KeepAlive(v.bufs)
 	if errno != 0 {
 		return 0, errno

@@ -39,9 +39,13 @@ func Dial(ctx context.Context, a Address, opt Options) (*Link, error) {
 	var err error
 	switch a.Scheme {
 	case Exec:
-		l, err = run("sh", "-c", a.Command)
+		c := exec.Command("sh", "-c", a.Command)
+		// ssh may be in it, and could not ask its user for something in the background of a terminal. From there ^C reaches all.
+		c.SysProcAttr = &unix.SysProcAttr{Setpgid: !hasTerminal()}
+		l, err = start(c)
 	case SSH:
-		l, err = run(opt.ssh(a.Host)...)
+		words := opt.ssh(a.Host)
+		l, err = start(exec.Command(words[0], words[1:]...))
 	case FD:
 		l, err = inherited(a.In, a.Out)
 	default:
@@ -56,9 +60,6 @@ func Dial(ctx context.Context, a Address, opt Options) (*Link, error) {
 	return l, nil
 }
 
-// aliveCount is how many signs of life may be missed before a link is given up.
-const aliveCount = 3
-
 // ssh is the command line of ssh.
 func (o Options) ssh(host string) []string {
 	words := []string{"ssh"}
@@ -67,32 +68,6 @@ func (o Options) ssh(host string) []string {
 			"-o", fmt.Sprintf("ServerAliveCountMax=%d", aliveCount))
 	}
 	return append(words, "--", host, o.Remote)
-}
-
-// seconds is d in whole seconds, at least one.
-func seconds(d time.Duration) int { return max(1, int(d.Round(time.Second)/time.Second)) }
-
-// KeepAlive has the kernel end a link over TCP once its other side has been silent for that long: nothing acknowledged, or
-// no answer to the question whether it is there. Without it a link lasts for ever if the machine at its other end is gone. 0
-// leaves it so, and so do links that are not TCP: their other end is on this machine, or a matter of the command.
-func (l *Link) KeepAlive(silence time.Duration) error {
-	domain, err := unix.GetsockoptInt(int(l.In.Fd()), unix.SOL_SOCKET, unix.SO_DOMAIN)
-	if silence <= 0 || err != nil || domain != unix.AF_INET && domain != unix.AF_INET6 {
-		return nil
-	}
-	every := seconds(silence / (aliveCount + 1))
-	for _, o := range []struct{ level, name, value int }{
-		{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, every},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, every},
-		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, aliveCount},
-		{unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(silence / time.Millisecond)},
-	} {
-		if err := unix.SetsockoptInt(int(l.In.Fd()), o.level, o.name, o.value); err != nil {
-			return fmt.Errorf("keep the link alive: %w", err)
-		}
-	}
-	return nil
 }
 
 func dialSocket(ctx context.Context, a Address) (*Link, error) {
@@ -195,17 +170,18 @@ func inherited(in, out int) (*Link, error) {
 	return l, nil
 }
 
-// run starts a command whose standard input and output are the link. Its standard error is this process's, and so is its
-// process group, as ssh may ask its user for something.
-func run(words ...string) (*Link, error) { return runWith(nil, words...) }
-
-// runWith is run; the command has files as descriptors 3 and above, too.
-func runWith(files []*os.File, words ...string) (*Link, error) {
-	l := &Link{child: exec.Command(words[0], words[1:]...), exited: make(chan struct{})}
-	if words[0] == os.Args[0] { // this program, wherever it is by now
-		l.child.Path, l.child.Err = "/proc/self/exe", nil
+// hasTerminal reports whether a terminal controls this process.
+func hasTerminal() bool {
+	f, err := os.OpenFile("/dev/tty", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err == nil {
+		_ = f.Close()
 	}
-	l.child.ExtraFiles = files
+	return err == nil
+}
+
+// start starts a command whose standard input and output are the link. Its standard error is this process's.
+func start(c *exec.Cmd) (*Link, error) {
+	l := &Link{child: c, exited: make(chan struct{})}
 	theirIn, out, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -228,14 +204,29 @@ func runWith(files []*os.File, words ...string) (*Link, error) {
 	return l, nil
 }
 
-// Abort breaks the link, so that whoever reads or writes it, in this process or a child, fails at once.
+// kill ends the command, and with a process group of its own whatever it has started.
+func (l *Link) kill() {
+	select {
+	case <-l.exited: // its number may be another's
+		return
+	default:
+	}
+	if l.child.SysProcAttr != nil && l.child.SysProcAttr.Setpgid {
+		_ = unix.Kill(-l.child.Process.Pid, unix.SIGKILL)
+		return
+	}
+	_ = l.child.Process.Kill()
+}
+
+// Abort breaks the link, so that whoever reads or writes it, in this process or a child, fails at once; but not where a pipe's
+// other end is also that of a process that it does not reach: a Reader, and a Writer of NewWriterUntil, end with their context.
 func (l *Link) Abort() {
 	if l.child != nil {
-		_ = l.child.Process.Kill()
+		l.kill()
 		return
 	}
 	for _, f := range []*os.File{l.In, l.Out} {
-		_ = unix.Shutdown(int(f.Fd()), unix.SHUT_RDWR) // only sockets can; a pipe's other end is somebody's who can be asked
+		_ = unix.Shutdown(int(f.Fd()), unix.SHUT_RDWR) // only sockets can
 	}
 }
 
@@ -252,7 +243,7 @@ func (l *Link) Close() error {
 	select {
 	case <-l.exited:
 	case <-time.After(Patience):
-		_ = l.child.Process.Kill()
+		l.kill()
 		<-l.exited
 	}
 	if s := l.child.ProcessState; !s.Success() {

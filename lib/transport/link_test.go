@@ -166,6 +166,28 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestAbort: what a command has started ends with it. Its output then does, too.
+func TestAbort(t *testing.T) {
+	if hasTerminal() {
+		t.Skip("a command shares the process group of one that has a terminal: setsid provides one without")
+	}
+	l, err := Dial(t.Context(), Address{Scheme: Exec, Command: "sleep 1000 & echo begun; wait"}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := make([]byte, len("begun\n"))
+	if _, err := io.ReadFull(l.In, begun); err != nil {
+		t.Fatal(err)
+	}
+	l.Abort()
+	if b, err := io.ReadAll(l.In); err != nil || len(b) > 0 {
+		t.Errorf("%q, %v", b, err)
+	}
+	if err := l.Close(); err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Error(err)
+	}
+}
+
 // A monitor's socket: CONNECT is asked and answered, and not an octet of the guest's is lost.
 func TestVSockUnix(t *testing.T) {
 	dir, err := os.MkdirTemp("", "link")

@@ -63,7 +63,7 @@ func (r *Reader) moveTo(w *Writer, n uint64, move func(n int) (int, error)) (don
 	const most = 1 << 30 // what a system call takes at least
 	for done < n {
 		if r.poll {
-			if err := wait(r.fd, unix.POLLIN, r.wake); err != nil {
+			if err := wait(r.fd, unix.POLLIN, r.wake, 0); err != nil {
 				return done, r.cause(err)
 			}
 		} else if r.ctx.Err() != nil {
@@ -73,7 +73,7 @@ func (r *Reader) moveTo(w *Writer, n uint64, move func(n int) (int, error)) (don
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN): // there is input: it is w that is full
-			if err := wait(w.fd, unix.POLLOUT, r.wake); err != nil {
+			if err := wait(w.fd, unix.POLLOUT, r.wake, 0); err != nil {
 				return done, r.cause(err)
 			}
 		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EBADF), errors.Is(err, unix.EXDEV),

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -119,23 +120,47 @@ func growPipe(fd int) {
 }
 
 // wait blocks until fd is ready for events or wake, if it is not negative, becomes readable; then it returns
-// os.ErrDeadlineExceeded.
-func wait(fd int, events int16, wake int) error {
+// os.ErrDeadlineExceeded. After limit, unless that is 0, it returns errNothing.
+func wait(fd int, events int16, wake int, limit time.Duration) error {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(wake), Events: unix.POLLIN}}
-	for {
-		if _, err := unix.Poll(fds, -1); err != nil {
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
+	for end := time.Now().Add(limit); ; {
+		left := -1
+		if limit > 0 {
+			left = int(max(0, time.Until(end)+time.Millisecond-1) / time.Millisecond)
+		}
+		n, err := unix.Poll(fds, left)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
 			return err
-		}
-		if fds[1].Revents != 0 {
+		case n == 0:
+			return errNothing
+		case fds[1].Revents != 0:
 			return os.ErrDeadlineExceeded
-		}
-		if fds[0].Revents != 0 {
+		default:
 			return nil // POLLHUP and POLLERR too: the read or write itself says what it is
 		}
 	}
+}
+
+var errNothing = errors.New("nothing happened")
+
+// wakeUp makes an eventfd that is readable once ctx is done; -1 if it never is. It goes with its owner.
+func wakeUp[T any](ctx context.Context, owner *T) (int, error) {
+	if ctx.Done() == nil {
+		return -1, nil
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return -1, fmt.Errorf("eventfd: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
+	runtime.AddCleanup(owner, func(wake int) {
+		if stop() {
+			_ = unix.Close(wake)
+		}
+	}, wake)
+	return wake, nil
 }
 
 // Reader reads a descriptor. A read that waits for octets ends when the context does.
@@ -154,21 +179,10 @@ func NewReader(ctx context.Context, fd int) (*Reader, error) {
 		return nil, err
 	}
 	growPipe(fd)
-	r := &Reader{ctx: ctx, fd: fd, poll: !IsRegular(fd), wake: -1}
-	if ctx.Done() != nil {
-		wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-		if err != nil {
-			return nil, fmt.Errorf("eventfd: %w", err)
-		}
-		r.wake = wake
-		stop := context.AfterFunc(ctx, func() { _, _ = unix.Write(wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
-		runtime.AddCleanup(r, func(wake int) {
-			if stop() {
-				_ = unix.Close(wake)
-			}
-		}, wake)
-	}
-	return r, nil
+	r := &Reader{ctx: ctx, fd: fd, poll: !IsRegular(fd)}
+	var err error
+	r.wake, err = wakeUp(ctx, r)
+	return r, err
 }
 
 // FD is the descriptor.
@@ -185,7 +199,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 func (r *Reader) read(call func() (int, error)) (int, error) {
 	for {
 		if r.poll {
-			if err := wait(r.fd, unix.POLLIN, r.wake); err != nil {
+			if err := wait(r.fd, unix.POLLIN, r.wake, 0); err != nil {
 				return 0, r.cause(err)
 			}
 		} else if r.ctx.Err() != nil {
@@ -245,91 +259,4 @@ func (r *Reader) readSome() (int, error) {
 	}
 	r.iov.advance(n)
 	return n, nil
-}
-
-// Writer writes to a descriptor. Some pin the memory that they are given, such as a file on 9p without a cache. Memory
-// that cannot be pinned, as are pages mapped from another domain, is EFAULT to them, though it can be read: then the
-// Writer writes a copy.
-type Writer struct {
-	fd   int
-	iov  iovec
-	copy []byte // for what cannot be written from its place; nil until that was met
-}
-
-// NewWriter returns a Writer to fd.
-func NewWriter(fd int) (*Writer, error) {
-	if err := Check(fd); err != nil {
-		return nil, err
-	}
-	growPipe(fd)
-	return &Writer{fd: fd}, nil
-}
-
-// FD is the descriptor.
-func (w *Writer) FD() int { return w.fd }
-
-// Write writes all of p.
-func (w *Writer) Write(p []byte) (int, error) { return w.WriteVec([][]byte{p}) }
-
-// WriteVec writes all of the buffers in order.
-func (w *Writer) WriteVec(bufs [][]byte) (int, error) {
-	total := 0
-	for w.iov.set(bufs); !w.iov.done(); {
-		n, err := w.writeSome()
-		total += n
-		if err != nil {
-			return total, err
-		}
-	}
-	return total, nil
-}
-
-// copySize is how much is copied for one write, in octets.
-const copySize = 256 << 10
-
-// writeSome writes some of what is left: from its place, unless that has failed before.
-func (w *Writer) writeSome() (int, error) {
-	if w.copy == nil {
-		n, err := w.write(func() (int, error) { return w.iov.call(unix.SYS_WRITEV, w.fd) })
-		if !errors.Is(err, unix.EFAULT) {
-			return n, err
-		}
-		w.copy = make([]byte, copySize)
-	}
-	var part []byte
-	if err := guest.Access(func() error {
-		part = w.copy[:w.iov.peek(w.copy)]
-		return nil
-	}); err != nil {
-		return 0, fmt.Errorf("write descriptor %d: %w", w.fd, err)
-	}
-	n, err := w.write(func() (int, error) { return unix.Write(w.fd, part) })
-	w.iov.advance(n)
-	return n, err
-}
-
-func (w *Writer) write(call func() (int, error)) (int, error) {
-	for {
-		n, err := call()
-		switch {
-		case errors.Is(err, unix.EINTR), unaligned(w.fd, err):
-			continue
-		case errors.Is(err, unix.EAGAIN):
-			if err := wait(w.fd, unix.POLLOUT, -1); err != nil {
-				return 0, fmt.Errorf("poll descriptor %d: %w", w.fd, err)
-			}
-			continue
-		case err != nil:
-			return 0, fmt.Errorf("write descriptor %d: %w", w.fd, err)
-		}
-		return n, nil
-	}
-}
-
-// Sync makes what was written to a regular file lasting.
-func (w *Writer) Sync() error {
-	if err := unix.Fsync(w.fd); err != nil {
-		return fmt.Errorf("fsync descriptor %d: %w", w.fd, err)
-	}
-	return nil
 }

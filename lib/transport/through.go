@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 )
 
 // The descriptors of a command that Through runs, beside standard input and output, which are the new link's other end.
@@ -29,7 +30,12 @@ func (l *Link) Through(ctx context.Context, words ...string) (*Link, error) {
 		return nil, err
 	}
 	defer func() { _ = status.Close() }()
-	k, err := runWith([]*os.File{l.In, theirs}, words...)
+	c := exec.Command(words[0], words[1:]...)
+	if words[0] == os.Args[0] { // this program, wherever it is by now
+		c.Path, c.Err = "/proc/self/exe", nil
+	}
+	c.ExtraFiles = []*os.File{l.In, theirs}
+	k, err := start(c)
 	_ = theirs.Close()
 	if err != nil {
 		return nil, err
