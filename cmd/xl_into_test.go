@@ -1,9 +1,16 @@
 package cmd_test
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestXLReceiveInto has another command make the domain that is received, as xl does on a real host. What it fails at, or does
@@ -47,6 +54,83 @@ func TestXLReceiveInto(t *testing.T) {
 		if err := a.Destroy(t.Context(), a.domain(t, "g").ID); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestXLRestoreInto: of what another command was to make of a file nothing is left after a failure, unless it has run; and that is
+// said.
+func TestXLRestoreInto(t *testing.T) {
+	a, b := newHost(t, "--memory", "64M"), newHost(t, "--memory", "64M")
+	a.create(t, append(busy, "--kind", "pv64")...)
+	file, pid := filepath.Join(t.TempDir(), "g.save"), filepath.Join(t.TempDir(), "pid")
+	run(t, "xl-stream", "save", "--host", a.spec, "--leave", "running", "g", file)
+	image, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	toolstack := "xl-stream restore --host " + b.spec
+	careless := "xc-sim create --paused --memory 8M --name g --host " + b.spec + " --uuid " + a.domain(t, "g").UUID.String() + "; cat >/dev/null; "
+	for _, c := range []struct {
+		name, into string
+		signal     syscall.Signal // in the middle of the stream; 0 for none
+		says       string         // that of a failure, what became of it behind " D "
+		runs       bool
+	}{
+		{"done", toolstack + "; true", 0, "", true},
+		{"interrupted", toolstack + "; true", syscall.SIGTERM, "interrupted by SIGTERM; ", false},
+		{"interrupted without care", careless, syscall.SIGINT, "interrupted by SIGINT; half-built domain D destroyed", false},
+		{"killed", toolstack + "; true", syscall.SIGKILL, "", false},
+		{"killed without care", careless, syscall.SIGKILL, "its process was killed; half-built domain D destroyed", false},
+		{"fails", toolstack + " --paused; exit 3", 0, "exit status 3; half-built domain D destroyed", false},
+		{"fails and goes on", careless + "sleep 1000 & echo $! >" + pid + "; exit 3", 0, "exit status 3; half-built domain D destroyed", false},
+		{"fails too late", toolstack + "; exit 3", 0, "exit status 3; domain D has run already, and stays", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			in, out := pipe(t)
+			defer closeAll(in, out)
+			p := startWith(t, in, nil, nil, "xl-stream", "restore", "--host", b.spec, "--into", c.into)
+			closeAll(in)
+			if c.signal != 0 {
+				if _, err := out.Write(image[:len(image)/2]); err != nil {
+					t.Fatal(err)
+				}
+				until(t, "it makes the domain", func() bool { return b.domain(t, "g") != nil })
+				_ = p.cmd.Process.Signal(c.signal)
+			} else {
+				_, _ = out.Write(image)
+			}
+			status := p.wait()
+			if c.signal != 0 {
+				_, _ = out.Write(image[len(image)/2:]) // to whoever reads it yet
+			}
+			said := regexp.MustCompile(`domain \d+`).ReplaceAllString(p.stderr.String(), "domain D")
+			if (status == 0) != (c.name == "done") || !strings.Contains(said, c.says) {
+				t.Errorf("exit status %d, want %q\n%s", status, c.says, said)
+			}
+			d := b.domain(t, "g")
+			if (d != nil) != c.runs {
+				t.Errorf("%+v\n%s", d, said)
+			}
+			if c.runs {
+				if err := b.check(t, "g"); err != nil {
+					t.Errorf("%v\n%s", err, said)
+				}
+			}
+			if d != nil {
+				_ = b.Destroy(t.Context(), d.ID)
+			}
+		})
+	}
+	number, err := os.ReadFile(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err := strconv.Atoi(strings.TrimSpace(string(number))); err != nil || !errors.Is(unix.Kill(id, 0), unix.ESRCH) {
+		t.Errorf("what the command has started, process %d, is still there: %v", id, err)
+	}
+	_, said, status := try(t, "xl-stream", "restore", "--host", "sim:/nowhere", "--into", "cat >/dev/null; exit 3", file)
+	if status != 1 || !strings.Contains(said, "exit status 3; whether a domain is left of it is not known") {
+		t.Errorf("without a host: exit status %d\n%s", status, said)
 	}
 }
 

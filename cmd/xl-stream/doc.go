@@ -127,6 +127,8 @@
 //	--into COMMAND       what makes the domain, and lets it run; 'xl restore /proc/self/fd/0' on a real host that has xl, "" for
 //	                     xl-stream itself
 //
+// Whatever fails or is killed, nothing is left of the domain, unless it has run already: then it is whole, and stays.
+//
 // wrap puts the layers on: standard input is a libxc stream, as xc-save writes it; standard output is what xl save would
 // have written, for xl restore. The guest's octets are not copied but spliced where a pipe allows it.
 //

@@ -49,22 +49,29 @@ func restore(ctx context.Context, env *cli.Env, args []string) error {
 	if err := transport.Check(int(in.Fd())); err != nil {
 		return usage(fmt.Errorf("%s: %w", in.Name(), err))
 	}
-	if into.command != "" {
-		return restoreInto(ctx, into.command, in, replaced)
-	}
 	ctx, side, done, err := open(ctx, env, hostSpec, "")
-	if err != nil {
+	switch {
+	case err == nil:
+		defer done()
+	case into.command == "":
 		return err
+	default:
+		env.Log.Warn().Err(err).Msg("nobody looks for what --into leaves if it fails")
+		side = migrate.Side{Log: env.Log}
 	}
-	defer done()
+	t := &migrate.Target{Side: side, Config: replaced, Into: into.command}
 	if into.byXL(side.Host) {
-		command := "xl restore /proc/self/fd/0"
+		t.Into = "xl restore /proc/self/fd/0"
 		if paused {
-			command = "xl restore -p /proc/self/fd/0"
+			t.Into = "xl restore -p /proc/self/fd/0"
 		}
-		return restoreInto(ctx, command, in, replaced)
 	}
-	t := &migrate.Target{Side: side, Config: replaced}
+	if t.Into != "" {
+		if err := t.RestoreInto(ctx, in); err != nil {
+			return streamStatus("restore", err)
+		}
+		return nil
+	}
 	if err := t.Read(ctx, in); err != nil {
 		return streamStatus("restore", err)
 	}
@@ -81,13 +88,6 @@ func restore(ctx context.Context, env *cli.Env, args []string) error {
 		state = "complete and paused"
 	}
 	env.Log.Info().Msgf("domain %d %s", t.Domain.ID, state)
-	return nil
-}
-
-func restoreInto(ctx context.Context, command string, in *os.File, config []byte) error {
-	if err := migrate.RestoreInto(ctx, command, in, config); err != nil {
-		return streamStatus("restore", err)
-	}
 	return nil
 }
 

@@ -44,6 +44,8 @@ type State struct {
 	Existing []guest.DomID `json:"existing,omitempty"`
 	// Group is a process group that makes the domain, and is over before anything is destroyed; 0 for none.
 	Group int `json:"group,omitempty"`
+	// Spare says that who makes the domain lets it run, too: one that has run stays.
+	Spare bool `json:"spare,omitempty"`
 	// The domain is complete and this side's: it shall run.
 	Unpause bool `json:"unpause,omitempty"`
 	// File is emptied after a Destroy: the worker's --domid-file.

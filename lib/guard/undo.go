@@ -42,7 +42,7 @@ func Undo(ctx context.Context, h Host, log zerolog.Logger, s State) error {
 	}
 	time.Sleep(settleTime)
 	if s.Destroy {
-		await(s.Group)
+		Await(s.Group, groupTime)
 		return destroy(ctx, h, log, s)
 	}
 	info, err := h.Info(ctx, s.Domain)
@@ -91,12 +91,12 @@ func Resume(ctx context.Context, h Host, id guest.DomID) error {
 	return h.Resume(ctx, id)
 }
 
-// await waits for a process group, which is killed if it takes too long.
-func await(group int) {
+// Await waits for a process group, which is killed if it takes longer than limit; 0 is none.
+func Await(group int, limit time.Duration) {
 	if group == 0 {
 		return
 	}
-	for end := time.Now().Add(groupTime); unix.Kill(-group, 0) == nil; time.Sleep(settleTime) {
+	for end := time.Now().Add(limit); unix.Kill(-group, 0) == nil; time.Sleep(settleTime) {
 		if time.Now().After(end) {
 			_ = unix.Kill(-group, unix.SIGKILL)
 			return
@@ -112,6 +112,10 @@ func destroy(ctx context.Context, h Host, log zerolog.Logger, s State) error {
 	}
 	for _, d := range all {
 		if d.UUID != s.UUID || slices.Contains(s.Existing, d.ID) || s.Domain != 0 && d.ID != s.Domain {
+			continue
+		}
+		if s.Spare && d.EverUnpaused {
+			log.Info().Msgf("its process was killed; domain %d has run already, and stays", d.ID)
 			continue
 		}
 		if err := h.Destroy(ctx, d.ID); err != nil && !errors.Is(err, fs.ErrNotExist) {

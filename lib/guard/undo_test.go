@@ -23,6 +23,13 @@ type fakeHost struct {
 
 func (h *fakeHost) Info(context.Context, guest.DomID) (guest.Info, error) { return h.info, nil }
 
+func (h *fakeHost) Domains(context.Context) ([]guest.Info, error) { return []guest.Info{h.info}, nil }
+
+func (h *fakeHost) Destroy(context.Context, guest.DomID) error {
+	h.did = append(h.did, "destroy")
+	return nil
+}
+
 func (h *fakeHost) Suspend(context.Context, guest.DomID) error {
 	h.did = append(h.did, "suspend")
 	if h.obeys {
@@ -71,6 +78,34 @@ func TestResume(t *testing.T) {
 		}
 		if row.host.info.Shutdown {
 			t.Errorf("%s: the domain is left suspended", row.name)
+		}
+	}
+}
+
+// Of what was being made nothing is left, but what has run already stays where whoever makes it may let it run.
+func TestDestroy(t *testing.T) {
+	made := State{UUID: uuid.UUID{1}, Existing: []guest.DomID{1}, Destroy: true}
+	spare := made
+	spare.Spare = true
+	paused, ran := guest.Info{ID: 2, UUID: uuid.UUID{1}, Paused: true}, guest.Info{ID: 2, UUID: uuid.UUID{1}, EverUnpaused: true}
+	for _, row := range []struct {
+		name  string
+		info  guest.Info
+		state State
+		want  string
+	}{
+		{"half-built", paused, made, "destroy"},
+		{"has run, though it might not", ran, made, "destroy"},
+		{"half-built, by a toolstack", paused, spare, "destroy"},
+		{"has run, by a toolstack", ran, spare, ""},
+		{"was there before", guest.Info{ID: 1, UUID: uuid.UUID{1}}, spare, ""},
+	} {
+		h := &fakeHost{info: row.info}
+		if err := Undo(context.Background(), h, zerolog.Nop(), row.state); err != nil {
+			t.Errorf("%s: %v", row.name, err)
+		}
+		if got := strings.Join(h.did, ", "); got != row.want {
+			t.Errorf("%s: did %q, want %q", row.name, got, row.want)
 		}
 	}
 }

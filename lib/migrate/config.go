@@ -66,6 +66,15 @@ func withoutDevices(b []byte) error {
 	return nil
 }
 
+// identity is the UUID that a configuration gives its domain; uuid.Nil if it gives none, or is none of libxl's as JSON.
+func identity(b []byte) uuid.UUID {
+	var c config
+	if json.Unmarshal(b, &c) != nil {
+		return uuid.Nil
+	}
+	return c.Create.UUID
+}
+
 // SpecOf is what it takes to make the domain of a configuration. A PV domain is of 64 bits until its stream says otherwise.
 func SpecOf(b []byte) (guest.Spec, error) {
 	var c config

@@ -8,9 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
+	"xenferry/lib/guard"
 	"xenferry/lib/guest"
 	"xenferry/lib/transport"
 	"xenferry/lib/xlstream"
@@ -30,39 +33,42 @@ func toolstack(command string, in *os.File) (*exec.Cmd, error) {
 	return c, nil
 }
 
-// RestoreInto has a toolstack's command make a domain of the stream in, with another configuration unless config is nil.
-func RestoreInto(ctx context.Context, command string, in *os.File, config []byte) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(in.Fd()), &st); err != nil {
-		return err
-	}
-	if config != nil || st.Mode&unix.S_IFMT == unix.S_IFSOCK { // which /dev/fd/0 cannot open
-		src, err := transport.NewReader(ctx, int(in.Fd()))
-		if err != nil {
-			return err
-		}
-		h, off, err := filter.ReadXL(src)
-		if err != nil {
-			return err
-		}
-		if config != nil {
-			h.Config, h.JSON = config, true
-		}
-		return feed(ctx, command, h, src, off, func(int) error { return nil })
-	}
-	c, err := toolstack(command, in)
+// RestoreInto has t.Into make the domain of the stream in, and let it run. After a failure it is gone, unless it has run: then
+// it is whole. Without a Host, or a UUID in the configuration, nobody can look for it.
+func (t *Target) RestoreInto(ctx context.Context, in *os.File) error {
+	src, err := transport.NewReader(ctx, int(in.Fd()))
 	if err != nil {
 		return err
 	}
-	if err := c.Start(); err != nil {
-		return fmt.Errorf("%s: %w", command, err)
+	h, off, err := filter.ReadXL(src)
+	if err != nil {
+		return err
 	}
-	defer context.AfterFunc(ctx, func() { _ = c.Process.Signal(unix.SIGTERM) })()
-	return ended(command, c.Wait())
+	if t.Config != nil {
+		h.Config, h.JSON = t.Config, true
+	}
+	if t.Host == nil || identity(h.Config) == uuid.Nil {
+		if err := feed(ctx, t.Into, h, src, off, func(int) error { return nil }); err != nil {
+			return fmt.Errorf("%w; whether a domain is left of it is not known", err)
+		}
+		return nil
+	}
+	t.state.Spare = true
+	if err := t.announce(ctx, guest.Spec{UUID: identity(h.Config)}); err != nil {
+		return err
+	}
+	if err := feed(ctx, t.Into, h, src, off, t.tellGroup); err != nil {
+		return t.Undo(ctx, err)
+	}
+	return nil
 }
 
+// endTime is how long a toolstack's command that is told to end may take for what it does then.
+const endTime = 10 * time.Second
+
 // feed runs a toolstack's command on header h and the libxl stream that src goes on with at off, through END and not an octet
-// more. The command is a process group of its own, whose number started gets. When ctx ends, it is killed.
+// more. The command is a process group of its own, whose number started gets, and of which nothing is left after a failure.
+// When ctx ends, it is told to end, and killed if it does not.
 func feed(ctx context.Context, command string, h *xlstream.XLHeader, src io.Reader, off uint64, started func(group int) error) error {
 	in, out, err := os.Pipe()
 	if err != nil {
@@ -78,13 +84,23 @@ func feed(ctx context.Context, command string, h *xlstream.XLHeader, src io.Read
 	if err != nil {
 		return fmt.Errorf("%s: %w", command, err)
 	}
-	defer context.AfterFunc(ctx, func() { _ = unix.Kill(-c.Process.Pid, unix.SIGKILL) })()
-	err = started(c.Process.Pid)
+	group := c.Process.Pid
+	end := func() {
+		_ = unix.Kill(-group, unix.SIGTERM)
+		guard.Await(group, endTime)
+	}
+	stop := context.AfterFunc(ctx, end)
+	err = started(group)
 	if err == nil {
-		err = pass(h, src, off, out)
+		err = pass(ctx, h, src, off, out)
 	}
 	_ = out.Close() // without END the command fails, and takes back what it has done
 	exit := ended(command, c.Wait())
+	stop()
+	if err == nil && exit == nil {
+		return nil
+	}
+	end() // the shell has, but perhaps not what it has started
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -94,8 +110,14 @@ func feed(ctx context.Context, command string, h *xlstream.XLHeader, src io.Read
 	return errors.Join(err, exit)
 }
 
-func pass(h *xlstream.XLHeader, src io.Reader, off uint64, out *os.File) error {
-	dst, err := transport.NewWriter(int(out.Fd()))
+// tellGroup tells the guardian who makes the domain.
+func (t *Target) tellGroup(group int) error {
+	t.state.Group = group
+	return t.tell(t.state)
+}
+
+func pass(ctx context.Context, h *xlstream.XLHeader, src io.Reader, off uint64, out *os.File) error {
+	dst, err := transport.NewWriterUntil(ctx, int(out.Fd()))
 	if err != nil {
 		return err
 	}
@@ -127,10 +149,7 @@ func (t *Target) hand(ctx context.Context, src io.Reader, h *xlstream.XLHeader, 
 	if err := t.announce(ctx, spec); err != nil {
 		return err
 	}
-	if err := feed(ctx, t.Into, h, src, off, func(group int) error {
-		t.state.Group = group
-		return t.tell(t.state)
-	}); err != nil {
+	if err := feed(ctx, t.Into, h, src, off, t.tellGroup); err != nil {
 		return err
 	}
 	d, err := t.newcomer(ctx)

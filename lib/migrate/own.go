@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"xenferry/lib/guard"
 	"xenferry/lib/host"
@@ -82,8 +83,11 @@ func (t *Target) Undo(ctx context.Context, err error) error {
 		}
 		err = errors.Join(err, e)
 	}
-	if !t.made {
+	switch {
+	case !t.made:
 		return fmt.Errorf("%w; no domain was made", err)
+	case t.state.Spare && t.Domain.EverUnpaused:
+		return fmt.Errorf("%w; domain %d has run already, and stays", err, t.Domain.ID)
 	}
 	if t.promised {
 		if e := t.step(Returned, nil); e != nil {
@@ -91,7 +95,7 @@ func (t *Target) Undo(ctx context.Context, err error) error {
 		}
 	}
 	_ = t.tell(t.state) // without a guardian it is destroyed all the same
-	if e := t.destroy(context.WithoutCancel(ctx), t.Domain.ID); e != nil {
+	if e := t.destroy(context.WithoutCancel(ctx), t.Domain.ID); e != nil && !errors.Is(e, fs.ErrNotExist) {
 		return fmt.Errorf("%w; half-built domain %d could not be destroyed: %w", err, t.Domain.ID, e)
 	}
 	t.made = false

@@ -174,7 +174,7 @@ func (t *Target) announce(ctx context.Context, spec guest.Spec) error {
 	if err != nil {
 		return err
 	}
-	t.state = guard.State{UUID: spec.UUID, Destroy: true}
+	t.state.UUID, t.state.Destroy = spec.UUID, true
 	for _, d := range all {
 		t.state.Existing = append(t.state.Existing, d.ID)
 	}
