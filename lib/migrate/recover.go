@@ -278,7 +278,9 @@ func (s *Side) runHere(ctx context.Context, r Record, d *guest.Info, ours bool) 
 	}
 	err = s.Host.SetLogDirty(ctx, d.ID, false) // on Xen only who began a log can tell that it is on
 	if e := emulator.Open(s.Host, *d); e != nil {
-		err = errors.Join(err, e.SetDirtyLog(ctx, false))
+		if e := e.SetDirtyLog(ctx, false); e != nil { // an emulator that is gone has no log
+			s.Log.Warn().Err(e).Msgf("domain %d: the emulator's log of dirty pages may be on", d.ID)
+		}
 	}
 	if d.Suspended() {
 		err = errors.Join(err, Resume(ctx, s.Host, *d))
