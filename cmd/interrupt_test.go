@@ -1,0 +1,180 @@
+package cmd_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// gate is a place where what the scripts run waits until a test opens it, or is over. Who comes leaves a file there.
+type gate struct{ dir, bin string }
+
+// newGate makes a gate with commands in front of the PATH: their names, and what the shell does before it is them. There $gate
+// is the gate's folder, and pass WORD says WORD and waits.
+func newGate(t *testing.T, commands map[string]string) *gate {
+	t.Helper()
+	g := &gate{t.TempDir(), t.TempDir()}
+	for name, text := range commands {
+		program, err := exec.LookPath(name)
+		if err == nil {
+			text += "\nexec " + program + ` "$@"`
+		}
+		text = "#!/bin/bash\ngate=" + g.dir + "\npass() { : >$gate/$1.$$; until [ -e $gate/open ]; do [ -d $gate -a -d /proc/$PPID ] || exit 1; sleep 0.02; done; }\n" + text + "\n"
+		if err := os.WriteFile(filepath.Join(g.bin, name), []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", g.bin+":"+os.Getenv("PATH"))
+	return g
+}
+
+// came is how many have said a word.
+func (g *gate) came(word string) int {
+	files, _ := filepath.Glob(filepath.Join(g.dir, word+".*"))
+	return len(files)
+}
+
+func (g *gate) await(t *testing.T, word string, n int) {
+	t.Helper()
+	until(t, fmt.Sprint(n, " at ", word), func() bool { return g.came(word) >= n })
+}
+
+func (g *gate) open(t *testing.T) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(g.dir, "open"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// interruption is a signal to a script alone, or to all of its process group, as a terminal sends it.
+type interruption struct {
+	signal syscall.Signal
+	group  bool
+}
+
+func (i interruption) String() string {
+	return fmt.Sprintf("%v, group %v", i.signal, i.group)
+}
+
+func (i interruption) send(p *process) {
+	pid := p.cmd.Process.Pid
+	if i.group {
+		pid = -pid
+	}
+	_ = syscall.Kill(pid, i.signal)
+}
+
+var (
+	justTERM  = interruption{syscall.SIGTERM, false}
+	groupTERM = interruption{syscall.SIGTERM, true}
+	groupINT  = interruption{syscall.SIGINT, true}
+	groupHUP  = interruption{syscall.SIGHUP, true}
+)
+
+// all are the names of a host's domains.
+func (h *simHost) all(t *testing.T) (names []string) {
+	t.Helper()
+	all, err := h.Domains(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range all {
+		names = append(names, d.Name)
+	}
+	return names
+}
+
+// TestInterruptedMove interrupts xc-migrate: its exit status and its last line tell where the guest is.
+func TestInterruptedMove(t *testing.T) {
+	stepping, err := steppingXLStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("XENFERRY_JOURNAL", t.TempDir())
+	a, b := newHost(t, "--memory", "64M"), newHost(t, "--memory", "64M")
+	for _, by := range []interruption{justTERM, groupTERM, groupINT, groupHUP} {
+		for _, row := range []struct {
+			step   string
+			status int // 2 if it may be 0 or 1
+		}{
+			{"run xc-save", 2},
+			{"got domain received and held", 2},
+			{"send domain is yours", 0},
+			{"got my copy unpause results are as follows", 0},
+		} {
+			t.Run(fmt.Sprint(by, ": ", row.step), func(t *testing.T) {
+				id := a.create(t, "--name", "g", "--kind", "pvh", "--memory", "8M", "--workload", "uniform:2000")
+				var p *process
+				var once sync.Once
+				begun := make(chan struct{})
+				s := newStage(t, func(step string, _ int) {
+					<-begun
+					if strings.HasPrefix(step, "source: "+row.step) {
+						once.Do(func() { by.send(p) })
+					}
+				})
+				p = start(t, "env", "PATH="+filepath.Dir(stepping)+":"+os.Getenv("PATH"), "XENFERRY_STEPS="+s.socket, "XENFERRY_ROLE=source",
+					"setsid", "../scripts/xc-migrate", "--from", a.spec, "g", b.spec)
+				close(begun)
+				status, said := p.wait(), p.stderr.String()
+				if status != row.status && row.status != 2 || status != 0 && status != 1 {
+					t.Errorf("exit status %d, want %d\n%s", status, row.status, said)
+				}
+				here, there := a, b
+				if status == 0 {
+					here, there = b, a
+				} else if want := fmt.Sprintf("xc-migrate: not known to be on the target; here: domain %d running\n", id); !strings.HasSuffix(said, want) {
+					t.Errorf("said %s, want %s", said, want)
+				}
+				// A receiver of the same group that is interrupted, too, may hold a copy that it has not been told to destroy.
+				if left := there.all(t); status == 1 && by.group && by != groupINT && len(left) == 1 && left[0] == "g--incoming" {
+					said += run(t, "xl-stream", "recover", "--host", b.spec, "--peer", "xl-stream recover --host "+a.spec)
+				}
+				if err := here.check(t, "g"); err != nil {
+					t.Errorf("exit status %d: %v\n%s", status, err, said)
+				}
+				until(t, "the other side is empty", func() bool { return len(there.all(t)) == 0 })
+				run(t, "xc-sim", "destroy", "--host", here.spec, "g")
+			})
+		}
+	}
+
+	t.Run("the target does not answer", func(t *testing.T) {
+		for _, by := range []interruption{justTERM, groupINT} {
+			a.create(t, "--name", "g", "--kind", "pvh", "--memory", "8M", "--workload", "uniform:2000")
+			g := newGate(t, map[string]string{"xl-stream": `[ "$1" != receive ] || pass receiver`})
+			p := start(t, "setsid", "../scripts/xc-migrate", "--from", a.spec, "g", b.spec)
+			g.await(t, "receiver", 1)
+			by.send(p)
+			if status, left := p.wait(), b.all(t); status != 1 || len(left) > 0 {
+				t.Errorf("%v: exit status %d, there %v\n%s", by, status, left, p.stderr.String())
+			}
+			if err := a.check(t, "g"); err != nil {
+				t.Error(err)
+			}
+			run(t, "xc-sim", "destroy", "--host", a.spec, "g")
+		}
+	})
+
+	// A sender that is killed when the guest has changed hands has nobody who could ask at once.
+	t.Run("the sender is killed", func(t *testing.T) {
+		id := a.create(t, "--name", "g", "--kind", "pvh", "--memory", "8M", "--workload", "uniform:2000")
+		s := newStage(t, func(step string, pid int) {
+			if strings.HasPrefix(step, "source: got my copy unpause results are as follows") {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		})
+		_, said, status := try(t, "env", "PATH="+filepath.Dir(stepping)+":"+os.Getenv("PATH"), "XENFERRY_STEPS="+s.socket, "XENFERRY_ROLE=source",
+			"../scripts/xc-migrate", "--from", a.spec, "g", b.spec)
+		if status != 3 || !strings.HasSuffix(said, fmt.Sprintf("xc-migrate: domain %d suspended here: if the target may have it, 'xl-stream recover' asks\n", id)) {
+			t.Errorf("exit status %d\n%s", status, said)
+		}
+		run(t, "xl-stream", "recover", "--host", a.spec, "--peer", "xl-stream recover --host "+b.spec)
+		moved(t, a, b, said)
+	})
+}
