@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // gate is a place where what the scripts run waits until a test opens it, or is over. Who comes leaves a file there.
@@ -67,6 +68,13 @@ func (i interruption) send(p *process) {
 		pid = -pid
 	}
 	_ = syscall.Kill(pid, i.signal)
+}
+
+// repeat interrupts a script, as its user may, until it is over.
+func (i interruption) repeat(p *process) {
+	for end := time.Now().Add(patience); !p.over() && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		i.send(p)
+	}
 }
 
 var (
@@ -177,4 +185,49 @@ func TestInterruptedMove(t *testing.T) {
 		run(t, "xl-stream", "recover", "--host", a.spec, "--peer", "xl-stream recover --host "+b.spec)
 		moved(t, a, b, said)
 	})
+}
+
+// TestInterruptedMigrate interrupts scripts/migrate where the image is on its way, where the target is ready, and where it runs
+// the guest and has not been heard.
+func TestInterruptedMigrate(t *testing.T) {
+	for _, row := range []struct {
+		at     string
+		by     []interruption
+		again  bool // until it is over; nobody ever passes the gate
+		status int
+	}{
+		{"image", []interruption{justTERM, groupINT, groupTERM, groupHUP}, false, 1},
+		{"READY", []interruption{justTERM, groupINT, groupTERM, groupHUP}, false, 1},
+		{"RUNNING", []interruption{justTERM, groupINT, groupTERM, groupHUP}, false, 0},
+		{"image", []interruption{justTERM, groupINT}, true, 1},
+		{"READY", []interruption{justTERM, groupINT}, true, 1},
+		{"RUNNING", []interruption{justTERM}, true, 0},
+	} {
+		for _, by := range row.by {
+			t.Run(fmt.Sprintf("%s, %v, again %v", row.at, by, row.again), func(t *testing.T) {
+				a, b := newHost(t, "--memory", "64M"), newHost(t, "--memory", "64M")
+				a.create(t, "--name", "g", "--kind", "pvh", "--memory", "8M", "--workload", "uniform:2000")
+				g := newGate(t, map[string]string{
+					"filter": `[ $at != image ] || pass image; exec cat`,
+					"there": `[ "$1" = xc-restore ] || exec "$@"
+						"$@" | while IFS= read -r word; do [ $at != ${word%% *} ] || pass $at; echo "$word"; done`,
+				})
+				p := start(t, "env", "at="+row.at, "setsid", "../scripts/migrate", "--from", a.spec, "--to", b.spec, "--on", "there", "--via", "filter", "g", "--", "--live")
+				g.await(t, row.at, 1)
+				if row.again {
+					by.repeat(p)
+				} else {
+					by.send(p)
+					g.open(t)
+				}
+				status, said := p.wait(), p.stderr.String()
+				if status != row.status {
+					t.Errorf("exit status %d, want %d\n%s", status, row.status, said)
+				}
+				if outcome := judge(t, a, b, said); outcome != map[int]string{0: "moved", 1: "stayed"}[status] || status == 0 && len(a.all(t)) > 0 {
+					t.Errorf("exit status %d, and the guest %s\n%s", status, outcome, said)
+				}
+			})
+		}
+	}
 }
