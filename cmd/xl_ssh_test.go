@@ -150,7 +150,6 @@ func TestXLSSHScripts(t *testing.T) {
 	}
 
 	t.Run("evacuate", func(t *testing.T) {
-		testkit.Command(t, "parallel", "parallel")
 		for name, memory := range map[string]string{"small": "8M", "big": "24M", "mid": "16M"} {
 			a.create(t, "--name", name, "--kind", "pvh", "--memory", memory, "--workload", "uniform:2000")
 		}
