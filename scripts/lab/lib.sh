@@ -213,6 +213,7 @@ nothing_left() {
 clean() {
   [ ! -f /run/libvirtd.pid ] || kill "$(cat /run/libvirtd.pid)"
   killall -q -KILL libxl-save-helper xl xl-stream xc-save xc-restore
+  killall -q -CONT xenconsoled # which a case may have stopped
   xl list | awk 'NR > 2 || ($2 + 0) > 0 {if ($2 ~ /^[0-9]+$/ && $2 > 0) print $2}' | while read -r id; do in_time 30 xl destroy "$id"; done
   umount -l /tmp/case/* 2>/dev/null
   rm -rf /tmp/case
