@@ -34,11 +34,10 @@ if [ "$2 $3" = 'early kill' ]; then # a second saver is refused, and does not ta
   grep "process $saving is at work" /tmp/case/why || die "the second xc-save says: $(cat /tmp/case/why)"
   log_dirty "$id" || die "the log is off"
 fi
-others() { xl list | awk -v id="$id" 'NR > 1 && $2 > 0 && $2 != id' | grep .; }
 case $3 in
   term | kill) kill -"$3" "$saving" ;;
   restore)
-    others || die "no domain is half-built"
+    others "$id" || die "no domain is half-built"
     kill -KILL "$reader"
     ;;
 esac
@@ -47,5 +46,5 @@ killall -q -KILL sleep
 wait "$saving" && die "xc-save: exit status 0"
 proves g "suspended=$suspends" resumed=0
 if log_dirty "$id"; then die "log-dirty is still on"; fi
-alone() { ! others; }
+alone() { ! others "$id"; }
 wait_for 30 alone || die "a half-built domain is left"

@@ -48,7 +48,7 @@ for why; do
         die "xc-restore: exit status 0"
       because 'too little free memory'
       [ "$(cat /tmp/case/saved)" = 1 ] || die "xc-save: exit status $(cat /tmp/case/saved)"
-      xl list | awk -v id="$id" 'NR > 1 && $(NF-4) > 0 && $(NF-4) != id && $(NF-1) !~ /d$/' | grep . && die "a half-built domain is left"
+      others "$id" && die "a half-built domain is left"
       ;;
   esac
   if log_dirty "$id"; then die "$why: log-dirty is on"; fi

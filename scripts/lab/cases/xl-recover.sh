@@ -38,8 +38,7 @@ if [ "$2" = after ]; then
 fi
 in_time 120 xl-stream recover --peer 'xl-stream recover' || die "xl-stream recover: exit status $?"
 killall -q -KILL sleep
-others() { xl list | awk -v id="$(id_of g)" 'NR > 1 && $2 > 0 && $2 != id' | grep .; }
-alone() { ! others; }
+alone() { ! others "$(id_of g)"; }
 wait_for 30 alone || die "a copy is left"
 case $2 in
   early) proves g suspended=0 resumed=0 ;;
