@@ -50,8 +50,17 @@ var victims = map[string]func(w *world) bool{
 	"transport":       func(w *world) bool { return w.signal(w.relay, syscall.SIGKILL) },
 	"link":            func(w *world) bool { return w.signal(w.relay, cutLink) },
 	"half-open":       func(w *world) bool { return w.signal(w.relay, halfOpen) },
-	"sender's user":   func(w *world) bool { return w.signal(w.sender, syscall.SIGTERM) },
-	"receiver's user": func(w *world) bool { return w.signal(w.receiver, syscall.SIGTERM) },
+	"sender's user":   func(w *world) bool { return w.interrupt(w.sender) },
+	"receiver's user": func(w *world) bool { return w.interrupt(w.receiver) },
+}
+
+// interrupt is a user's, which half of the time is noticed before the process does anything else.
+func (w *world) interrupt(p *process) bool {
+	struck := w.signal(p, syscall.SIGTERM)
+	if w.r.IntN(2) == 0 {
+		time.Sleep(20 * time.Millisecond)
+	}
+	return struck
 }
 
 func (w *world) signal(p *process, s syscall.Signal) bool { return p.cmd.Process.Signal(s) == nil }

@@ -205,9 +205,11 @@ func (t *Target) create(ctx context.Context, spec guest.Spec) error {
 	if err := t.have(guest.Info{ID: id, UUID: spec.UUID}); err != nil {
 		return err
 	}
-	if t.Domain, err = t.Host.Info(ctx, id); err != nil {
+	d, err := t.Host.Info(ctx, id)
+	if err != nil {
 		return err
 	}
+	t.Domain = d
 	if e := emulator.Open(t.Host, t.Domain); e != nil {
 		return e.Stop(ctx)
 	}

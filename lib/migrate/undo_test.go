@@ -3,6 +3,7 @@ package migrate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,7 +30,12 @@ func (h *oneDomain) do(what string) error {
 	return nil
 }
 
-func (h *oneDomain) Info(context.Context, guest.DomID) (guest.Info, error) { return h.info, h.gone }
+func (h *oneDomain) Info(context.Context, guest.DomID) (guest.Info, error) {
+	if h.gone != nil {
+		return guest.Info{}, h.gone
+	}
+	return h.info, nil
+}
 
 func (h *oneDomain) Domains(context.Context) ([]guest.Info, error) { return []guest.Info{h.info}, nil }
 
@@ -45,7 +51,16 @@ func (h *oneDomain) Resume(context.Context, guest.DomID) error {
 
 func (h *oneDomain) Unpause(context.Context, guest.DomID) error { return h.do("unpause") }
 
-func (h *oneDomain) Destroy(context.Context, guest.DomID) error { return h.do("destroy") }
+func (h *oneDomain) Create(context.Context, guest.Spec) (guest.DomID, error) {
+	return h.info.ID, h.do("create")
+}
+
+func (h *oneDomain) Destroy(_ context.Context, id guest.DomID) error {
+	if id != h.info.ID {
+		return fmt.Errorf("domain %d is not the one", id)
+	}
+	return h.do("destroy")
+}
 
 func (h *oneDomain) SetLogDirty(context.Context, guest.DomID, bool) error { return nil }
 
@@ -132,5 +147,16 @@ func TestSourceUndo(t *testing.T) {
 		if !errors.Is(err, why) || !strings.HasPrefix(err.Error(), c.says) || s.suspended != c.suspended {
 			t.Errorf("%s: suspended %v: %v", c.name, s.suspended, err)
 		}
+	}
+}
+
+// A domain that was made and could not be looked at, as after an interrupt, is destroyed, and no other.
+func TestTargetUndo(t *testing.T) {
+	d := guest.Info{ID: 7, Kind: guest.PVH, Paused: true}
+	h := &oneDomain{info: d, gone: context.Canceled}
+	target := &Target{Side: Side{Host: h, Guard: nobody{}}}
+	err := target.Undo(t.Context(), target.create(t.Context(), guest.Spec{Kind: guest.PVH}))
+	if did := strings.Join(h.did, ", "); did != "create, destroy" || !errors.Is(err, context.Canceled) {
+		t.Errorf("did %q: %v", did, err)
 	}
 }

@@ -68,10 +68,11 @@ func (r *PVRestore) PVInfo(ctx context.Context, info xcstream.PVInfo) error {
 			return err
 		}
 		// Xen may have moved shared_info to where such a guest can reach it.
-		var err error
-		if r.info, err = r.host.Info(ctx, r.info.ID); err != nil {
+		info, err := r.host.Info(ctx, r.info.ID)
+		if err != nil {
 			return err
 		}
+		r.info = info
 		if r.domain, err = domainLayout(ctx, r.host, r.info.ID); err != nil {
 			return err
 		}

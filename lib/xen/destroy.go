@@ -21,6 +21,9 @@ import (
 // A domain that libxl made is destroyed by xl: its devices' backends, its emulator's process and libxl's files outlive
 // the domain otherwise, and only libxl knows where they are.
 func (h *Host) Destroy(ctx context.Context, id guest.DomID) error {
+	if id == 0 {
+		return errors.New("domain 0 is the host's own, and not destroyed")
+	}
 	i, err := h.info(id)
 	if err != nil {
 		return err
