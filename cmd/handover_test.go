@@ -26,7 +26,7 @@ func TestAck(t *testing.T) {
 		{"runs", 0, false, string(handover.Running), 0, "destroyed; it runs on the target", "gone"},
 		{"runs, and SIGTERM came before it said so", syscall.SIGTERM, false, string(handover.Running), 0, "destroyed; it runs on the target", "gone"},
 		{"runs, and the old copy cannot be destroyed", 0, true, string(handover.Running), 1, "it runs on the target, and must not here", "gone"},
-		{"fails", 0, false, string(handover.Failed), 1, "runs on as before", "runs"},
+		{"fails", 0, false, string(handover.Failed), 1, "runs on", "runs"},
 		{"goes away", 0, false, "", 1, "once it is sure that no copy runs", "suspended"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -152,7 +152,7 @@ func TestSaveStuck(t *testing.T) {
 	closeAll(w)
 	until(t, "it is suspended", func() bool { return h.domain(t, "g").Suspended() })
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
-	if status := p.wait(); status != 1 || !strings.Contains(p.stderr.String(), "runs on as before") {
+	if status := p.wait(); status != 1 || !strings.Contains(p.stderr.String(), "runs on") {
 		t.Errorf("exit status %d\n%s", status, p.stderr.String())
 	}
 	if err := h.check(t, "g"); err != nil {

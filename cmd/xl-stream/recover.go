@@ -100,7 +100,11 @@ func (r *recovering) all(ctx context.Context, env *cli.Env, side *migrate.Side) 
 		case err != nil:
 			errs = append(errs, err)
 		default:
-			env.Log.Info().Msgf("domain %v %s", e.UUID, where[e.Side][state])
+			says := where[e.Side][state]
+			if strings.HasPrefix(says, "here") {
+				says = side.Now(ctx, e.Record) + " " + says
+			}
+			env.Log.Info().Msgf("domain %v %s", e.UUID, says)
 		}
 	}
 	return errors.Join(errs...)
@@ -142,15 +146,15 @@ func (r *recovering) chosen(side *migrate.Side) (chosen []migrate.Entry, err err
 	return chosen, err
 }
 
-// where says what became of a domain.
+// where says what became of a domain; before "here" goes what it does.
 var where = map[string]map[migrate.Step]string{
 	migrate.SourceSide: {
 		migrate.Running: "runs on the target; the old copy is destroyed",
-		migrate.Kept:    "runs here, at the source",
+		migrate.Kept:    "here, at the source",
 		migrate.Refused: "is on neither side",
 	},
 	migrate.TargetSide: {
-		migrate.Running: "runs here, at the target",
+		migrate.Running: "here, at the target",
 		migrate.Refused: "is not here, and was not given",
 	},
 }

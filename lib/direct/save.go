@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -103,7 +104,7 @@ func (s *saving) accept(ctx context.Context) error {
 	case s.d.Dying:
 		return fmt.Errorf("domain %d is dying", s.d.ID)
 	case s.d.Shutdown && !s.d.Suspended():
-		return fmt.Errorf("domain %d has shut down for reason %d: only a domain that runs or is suspended can be saved", s.d.ID, s.d.Reason)
+		return fmt.Errorf("domain %d has shut down (%v): only a domain that runs or is suspended can be saved", s.d.ID, s.d.Reason)
 	case s.d.Paused && !s.d.Shutdown:
 		return fmt.Errorf("domain %d is paused and cannot suspend itself: unpause it first", s.d.ID)
 	case s.d.LogDirty:
@@ -206,7 +207,7 @@ func (s *saving) suspend(ctx context.Context) error {
 	}
 	info, err := s.h.Info(ctx, s.d.ID)
 	if err == nil && !info.Suspended() {
-		err = fmt.Errorf("domain %d did not suspend: it has shut down for reason %d", s.d.ID, info.Reason)
+		err = fmt.Errorf("domain %d did not suspend: it has shut down (%v)", s.d.ID, info.Reason)
 	}
 	return err
 }
@@ -305,7 +306,9 @@ func (s *saving) resume(ctx context.Context) error {
 
 // failed brings the domain back to what it was, if it is still ours, and says what it is now.
 func (s *saving) failed(ctx context.Context, err error) error {
-	if s.state.StopLog && s.emulator != nil { // Xen's own did not begin, or not end
+	_, lost := s.h.Info(ctx, s.d.ID)
+	gone := errors.Is(lost, fs.ErrNotExist)            // destroyed by somebody else
+	if s.state.StopLog && s.emulator != nil && !gone { // Xen's own did not begin, or not end
 		if e := s.emulator.SetDirtyLog(ctx, false); e != nil {
 			err = fmt.Errorf("%w; the emulator's log of dirty pages may be on: %w", err, e)
 		}
@@ -318,10 +321,10 @@ func (s *saving) failed(ctx context.Context, err error) error {
 	case s.d.Suspended():
 		return fmt.Errorf("%w; domain %d suspended, as before", err, s.d.ID)
 	case !s.asked:
-		return fmt.Errorf("%w; domain %d runs on", err, s.d.ID)
+		return fmt.Errorf("%w; domain %d %s", err, s.d.ID, guard.Now(ctx, s.h, s.d))
 	}
-	if e := s.resume(ctx); e != nil {
+	if e := s.resume(ctx); e != nil && !gone {
 		return fmt.Errorf("%w; domain %d may be left suspended, or its emulator stopped: %w", err, s.d.ID, e)
 	}
-	return fmt.Errorf("%w; domain %d runs on as before", err, s.d.ID)
+	return fmt.Errorf("%w; domain %d %s", err, s.d.ID, guard.Now(ctx, s.h, s.d))
 }

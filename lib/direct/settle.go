@@ -20,7 +20,7 @@ import (
 func Resume(ctx context.Context, h host.Host, d guest.Info, log zerolog.Logger) error {
 	switch {
 	case d.Dying, d.Shutdown && !d.Suspended():
-		return fmt.Errorf("domain %d is not suspended and cannot run on: it has shut down for reason %d", d.ID, d.Reason)
+		return fmt.Errorf("domain %d is not suspended and cannot run on: it has shut down (%v)", d.ID, d.Reason)
 	case d.Paused && !d.Shutdown:
 		log.Info().Msgf("domain %d is paused, not suspended, and stays so", d.ID)
 		return nil

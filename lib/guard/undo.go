@@ -65,8 +65,24 @@ func Undo(ctx context.Context, h Host, log zerolog.Logger, s State) error {
 	if err != nil {
 		return fmt.Errorf("domain %d: %w", s.Domain, err)
 	}
-	log.Info().Msgf("its process was killed; domain %d runs", s.Domain)
+	log.Info().Msgf("its process was killed; domain %d %s", s.Domain, Now(ctx, h, info))
 	return nil
+}
+
+// Now says in words what became of domain d, which may have shut down by itself meanwhile: "runs on", or why it does not.
+func Now(ctx context.Context, h interface {
+	Info(ctx context.Context, id guest.DomID) (guest.Info, error)
+}, d guest.Info) string {
+	i, err := h.Info(ctx, d.ID)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && i.UUID != d.UUID:
+		return "is gone"
+	case err != nil:
+		return fmt.Sprintf("may run on: %v", err)
+	case i.State() == "runs":
+		return "runs on"
+	}
+	return i.State()
 }
 
 // Settle sees to it that a domain is suspended or runs, and stays so: of a process that is gone nobody knows whether it had

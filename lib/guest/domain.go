@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"fmt"
 	"sync/atomic"
 
 	"github.com/google/uuid"
@@ -16,6 +17,15 @@ const (
 	ShutdownSuspend  ShutdownReason = 2
 	ShutdownCrash    ShutdownReason = 3
 )
+
+// String returns poweroff, reboot and so on; of a number that is not known here, it as such.
+func (r ShutdownReason) String() string {
+	names := [...]string{"poweroff", "reboot", "suspend", "crash", "watchdog", "soft reset"}
+	if int(r) < len(names) {
+		return names[r]
+	}
+	return fmt.Sprintf("reason %d", uint8(r))
+}
 
 // Info is what a host says of a domain (XEN_DOMCTL_getdomaininfo, and the toolstack's name for it).
 type Info struct {
@@ -39,6 +49,21 @@ type Info struct {
 
 // Suspended reports whether the domain has stopped itself in order to be saved.
 func (i *Info) Suspended() bool { return i.Shutdown && i.Reason == ShutdownSuspend }
+
+// State says in words what the domain does: "runs", or why it does not.
+func (i *Info) State() string {
+	switch {
+	case i.Dying:
+		return "is dying"
+	case i.Suspended():
+		return "is suspended"
+	case i.Shutdown:
+		return fmt.Sprintf("has shut down (%v)", i.Reason)
+	case i.Paused:
+		return "is paused"
+	}
+	return "runs"
+}
 
 // Spec is what a host must be told to make a domain, and what a libxc stream does not say. As JSON it is what
 // xc-save --domain-out and xc-sim create write, and what xc-restore --domain reads; member names are part of that format.

@@ -351,6 +351,18 @@ func (s *Side) find(ctx context.Context, wanted func(guest.Info) bool) (*guest.I
 	return nil, nil
 }
 
+// Now says in words what a domain of a hand-over that is over does on this side, whose it is: "runs", or why it does not.
+func (s *Side) Now(ctx context.Context, r Record) string {
+	d, err := s.find(ctx, func(d guest.Info) bool { return d.UUID == r.UUID && d.Name == r.Name })
+	switch {
+	case err != nil:
+		return "may run"
+	case d == nil:
+		return "is no longer"
+	}
+	return d.State()
+}
+
 // gone waits until nobody else has a lock any more: a process, or the guardian that undoes what it left.
 func (s *Side) gone(ctx context.Context, name string, wait time.Duration) error {
 	if name == "" || name == s.Lock {

@@ -36,7 +36,7 @@ func Send(ctx context.Context, s *Source, l *transport.Link) (err error) {
 	err = s.begin(ctx, SourceSide, Sending,
 		Record{ID: id, UUID: s.Domain.UUID, Domain: s.Domain.ID, Name: s.Domain.Name, Peer: s.Peer, Claim: s.claim})
 	if err != nil {
-		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
+		return s.stays(ctx, err)
 	}
 	defer func() {
 		if s.given || s.suspended {
@@ -46,11 +46,11 @@ func Send(ctx context.Context, s *Source, l *transport.Link) (err error) {
 		}
 	}()
 	if err := s.change(func(*guard.State) {}); err != nil { // the guardian learns of the journal
-		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
+		return s.stays(ctx, err)
 	}
 	// As long as the user's ssh may want to know a password.
 	if _, err := hear(ctx, l, 0, banner); err != nil {
-		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
+		return s.stays(ctx, err)
 	}
 	stop := context.AfterFunc(ctx, l.Abort) // a write may wait for ever for a target that does not read
 	defer stop()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 
@@ -64,7 +65,7 @@ func (s *Source) accept() error {
 	case d.Suspended():
 		return fmt.Errorf("domain %d is suspended: xl-stream recover, or else xc-save --resume, lets it run on", d.ID)
 	case d.Shutdown:
-		return fmt.Errorf("domain %d has shut down for reason %d: only one that runs can be saved", d.ID, d.Reason)
+		return fmt.Errorf("domain %d has shut down (%v): only one that runs can be saved", d.ID, d.Reason)
 	case d.Paused:
 		return fmt.Errorf("domain %d is paused and cannot suspend itself: unpause it first", d.ID)
 	case d.LogDirty:
@@ -143,20 +144,22 @@ func (s *Source) Write(ctx context.Context, out *os.File, commit func() error) (
 // Undo lets the domain run as before after a failure, which it adds to. What was not suspended runs anyway.
 func (s *Source) Undo(ctx context.Context, err error) error {
 	ctx = context.WithoutCancel(ctx)
-	if s.told.StopLog { // xc-save was killed
+	if _, gone := s.Host.Info(ctx, s.Domain.ID); s.told.StopLog && !errors.Is(gone, fs.ErrNotExist) { // xc-save was killed
 		if e := s.setLog(ctx, false); e != nil {
 			s.Log.Warn().Err(e).Msg("the emulator's log of dirty pages may be on")
 		}
 	}
 	if !s.suspended {
-		return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
+		return s.stays(ctx, err)
 	}
 	half := Resume(ctx, s.Host, s.Domain)
 	if half != nil {
 		switch d, e := s.Host.Info(ctx, s.Domain.ID); {
+		case errors.Is(e, fs.ErrNotExist):
+			half = nil
 		case e != nil:
 			return fmt.Errorf("%w; domain %d could not be resumed and may be suspended: %w", err, s.Domain.ID, errors.Join(half, e))
-		case d.Shutdown:
+		case d.Suspended():
 			return fmt.Errorf("%w; domain %d could not be resumed and is suspended: %w", err, s.Domain.ID, half)
 		}
 	}
@@ -164,10 +167,15 @@ func (s *Source) Undo(ctx context.Context, err error) error {
 	if e := s.Commit(); e != nil {
 		s.Log.Warn().Err(e).Msg("going on without a guardian")
 	}
-	if half != nil {
-		return fmt.Errorf("%w; domain %d runs, but %w", err, s.Domain.ID, half)
+	if err = s.stays(ctx, err); half != nil {
+		return fmt.Errorf("%w, but %w", err, half)
 	}
-	return fmt.Errorf("%w; domain %d runs on", err, s.Domain.ID)
+	return err
+}
+
+// stays adds to an error what became of the domain, which is this side's: it may have shut down by itself.
+func (s *Source) stays(ctx context.Context, err error) error {
+	return fmt.Errorf("%w; domain %d %s", err, s.Domain.ID, guard.Now(context.WithoutCancel(ctx), s.Host, s.Domain))
 }
 
 // Commit gives up the right to let the domain run here by itself: the guardian has nothing left to do.
@@ -225,7 +233,7 @@ func (s *Source) suspend(ctx context.Context) error {
 	case err != nil:
 		return err
 	case !info.Suspended():
-		return fmt.Errorf("domain %d did not suspend: it has shut down for reason %d", s.Domain.ID, info.Reason)
+		return fmt.Errorf("domain %d did not suspend: it has shut down (%v)", s.Domain.ID, info.Reason)
 	case s.emulator == nil:
 		return nil
 	}

@@ -135,7 +135,7 @@ func TestSourceUndo(t *testing.T) {
 		suspended  bool
 	}{
 		{"all is well", guest.PVH, nil, nil, "why; domain 7 runs on", false},
-		{"no emulator any more", guest.HVM, nil, nil, "why; domain 7 runs, but its emulator stands still", false},
+		{"no emulator any more", guest.HVM, nil, nil, "why; domain 7 runs on, but its emulator stands still", false},
 		{"no hypervisor's will", guest.PVH, dead, nil, "why; domain 7 could not be resumed and is suspended: refused", true},
 		{"neither", guest.HVM, dead, nil, "why; domain 7 could not be resumed and is suspended: its emulator stands still", true},
 		{"nobody can tell", guest.PVH, nil, gone, "why; domain 7 could not be resumed and may be suspended: no host", true},

@@ -39,7 +39,7 @@ func (h *Host) Suspend(ctx context.Context, id guest.DomID) error {
 	case i.Suspended():
 		return nil
 	case i.Shutdown || i.Dying:
-		return fmt.Errorf("suspend domain %d: it has shut down for reason %d", id, i.Reason)
+		return fmt.Errorf("suspend domain %d: it has shut down (%v)", id, i.Reason)
 	case i.Paused:
 		return fmt.Errorf("suspend domain %d: it is paused, and cannot suspend itself", id)
 	}
@@ -62,7 +62,7 @@ func (h *Host) Suspend(ctx context.Context, id guest.DomID) error {
 		return err
 	}
 	if !i.Suspended() {
-		return fmt.Errorf("suspend domain %d: it has shut down for reason %d", id, i.Reason)
+		return fmt.Errorf("suspend domain %d: it has shut down (%v)", id, i.Reason)
 	}
 	return nil
 }

@@ -253,7 +253,7 @@ func StateOf(i *guest.Info) string {
 	case i.Suspended():
 		return "suspended"
 	case i.Shutdown:
-		return fmt.Sprintf("shut down (%d)", i.Reason)
+		return fmt.Sprintf("shut down (%v)", i.Reason)
 	case i.Paused && !i.EverUnpaused:
 		return "paused, never run here"
 	case i.Paused:
