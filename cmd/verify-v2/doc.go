@@ -1,6 +1,6 @@
 // Command verify-v2 checks a migration stream strictly and says what is in it.
 //
-//	usage: verify-v2 [-v] [-q] [-f FORMAT] [-i FD|FILE] [--json] [--pedantic] [--allow-trailing] [--syslog]
+//	usage: verify-v2 [-v] [-q] [-f FORMAT] [-i FD|FILE | FILE] [--json] [--pedantic] [--allow-trailing] [--syslog]
 //	       verify-v2 --compare [-q] [--json] A B
 //
 // The stream is what xc-save, libxl or xl write: a libxc stream, a libxl stream around one, or an xl save file or
@@ -19,7 +19,7 @@
 //
 // The members of the JSON are listed in docs/verify-v2.md.
 //
-// A long option may be shortened as long as it is unambiguous. Other words are ignored.
+// A long option may be shortened as long as it is unambiguous.
 //
 // --compare exempts only what restoring must change: nr_pages, flags, shared_info and event ports in start_info;
 // event masks, pending bits, frame_list_list and wall clock in SHARED_INFO; VGCF_online; the TSC's nsec and
@@ -31,6 +31,6 @@
 // Exit status: 0 valid, or no differences; 3 invalid, or differences; 2 wrong usage; 1 the input cannot be read.
 //
 // Called as verify-stream-v2 it keeps the contract of Xen's script of that name: the format is libxc if -f does not
-// say otherwise, nothing is read behind the stream's end, nothing is printed for a valid stream without -v, and the exit
-// status is 0 valid, 1 invalid or not readable, 2 wrong usage or interrupted.
+// say otherwise, words besides options are ignored, nothing is read behind the stream's end, nothing is printed for a
+// valid stream without -v, and the exit status is 0 valid, 1 invalid or not readable, 2 wrong usage or interrupted.
 package main

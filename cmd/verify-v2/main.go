@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/syslog"
 	"strconv"
-	"strings"
 
 	"github.com/rs/zerolog"
 
@@ -67,9 +66,6 @@ func setLog(env *cli.Env, o *options) error {
 
 // runVerify is the command under its own name.
 func runVerify(ctx context.Context, env *cli.Env, o *options) error {
-	if len(o.words) > 0 {
-		env.Log.Warn().Msgf("ignored: %s (the stream is named with -i)", strings.Join(o.words, " "))
-	}
 	opts := verify.Options{Layer: o.layer, Pedantic: o.pedantic, AllowTrailing: o.trailing}
 	if _, err := strconv.ParseUint(o.in, 10, 31); err != nil {
 		opts.Name = o.in

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -57,6 +59,14 @@ func parse(env *cli.Env, reference bool) (*options, error) {
 		}
 	case reference:
 		o.layer = verify.LibXC
+	}
+	if !reference && !o.compare && len(o.words) > 0 {
+		if len(o.words) > 1 || flags.Changed("in") {
+			return nil, cli.Usagef("one stream at a time: %s", strings.Join(o.words, " "))
+		}
+		if o.in = o.words[0]; !filepath.IsAbs(o.in) {
+			o.in = "./" + o.in // no descriptor
+		}
 	}
 	o.trailing = o.trailing || reference
 	if o.compare && len(o.words) != 2 {
