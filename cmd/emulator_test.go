@@ -145,7 +145,7 @@ func TestXLSendEmulatorGone(t *testing.T) {
 			id := a.create(t, "--name", "g", "--kind", "hvm", "--memory", "8M", "--workload", "uniform:2000")
 			journal := t.TempDir()
 			_, said, status := try(t, "xl-stream", "send", "--host", a.spec, "--journal", journal, "--not-live", "g", peer("rm "+a.QMPSocket(id)))
-			if status != 1 || !strings.Contains(said, "runs, but its emulator stands still") || strings.Contains(said, "is suspended") {
+			if status != 1 || !strings.Contains(said, "runs on, but its emulator stands still") || strings.Contains(said, "is suspended") {
 				t.Errorf("exit status %d\n%s", status, said)
 			}
 			if err := a.check(t, "g"); err != nil {
