@@ -12,6 +12,9 @@ import (
 	"xenferry/lib/handover"
 )
 
+// lostGo is a target that never gets GO, as the link ends behind the image.
+const lostGo = "loses GO"
+
 // TestAck plays the target of xc-save --ack: once it has GO only its word counts, whoever is impatient here.
 func TestAck(t *testing.T) {
 	for _, row := range []struct {
@@ -28,6 +31,8 @@ func TestAck(t *testing.T) {
 		{"runs, and the old copy cannot be destroyed", 0, true, string(handover.Running), 1, "it runs on the target, and must not here", "gone"},
 		{"fails", 0, false, string(handover.Failed), 1, "runs on", "runs"},
 		{"goes away", 0, false, "", 1, "once it is sure that no copy runs", "suspended"},
+		{lostGo, 0, false, string(handover.Failed), 1, "runs on", "runs"},
+		{lostGo + ", nor says that", 0, false, "", 1, "once it is sure that no copy runs", "suspended"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			h := newHost(t, "--memory", "64M")
@@ -37,11 +42,17 @@ func TestAck(t *testing.T) {
 			p := startWith(t, nil, w, []*os.File{ackR}, "xc-save", "--host", h.spec, "--ack", "3", "g")
 			closeAll(w, ackR)
 			defer closeAll(stream)
+			if strings.HasPrefix(row.name, lostGo) {
+				if status := startWith(t, stream, nil, nil, "verify-v2", "-q", "--allow-trailing").wait(); status != 0 {
+					t.Fatalf("verify-v2: exit status %d\n%s", status, p.stderr.String())
+				}
+				closeAll(stream)
+			}
 			if err := handover.Send(ack, handover.Ready); err != nil {
 				t.Fatal(err)
 			}
 			var last []byte
-			for b := make([]byte, 1<<16); !bytes.HasSuffix(last, []byte(handover.Go+"\n")); {
+			for b := make([]byte, 1<<16); !strings.HasPrefix(row.name, lostGo) && !bytes.HasSuffix(last, []byte(handover.Go+"\n")); {
 				n, err := stream.Read(b)
 				if err != nil {
 					t.Fatalf("%v\n%s", err, p.stderr.String())

@@ -268,14 +268,12 @@ func (s *saving) handOver(ctx context.Context) (string, error) {
 	if err := s.commit(); err != nil {
 		return "", err
 	}
-	if err := handover.Send(s.opt.Stream, handover.Go); err != nil {
-		return "", err
-	}
+	lost := handover.Send(s.opt.Stream, handover.Go) // of which the target knows, and says so
 	// Whoever asks this process to end now gains nothing: the domain can neither run here nor go until the target says what
 	// became of it. It does, or the way back ends with it.
 	report, err := handover.Receive(s.opt.Ack, handover.Running, handover.Failed)
 	if err != nil {
-		return "", err
+		return "", errors.Join(lost, err)
 	}
 	if report == handover.Failed {
 		// The target says that its copy is destroyed and never ran, which is the one thing that makes the domain ours again.

@@ -18,6 +18,10 @@ var ErrHeld = errors.New("it is not known whether the source has given the domai
 // errKept is what a source says that did not give the domain after all.
 var errKept = errors.New("the source keeps the domain")
 
+// wordTime is how long a target that holds the domain goes on waiting for its source's word when it is told to end: a source that was
+// told, too, says that it keeps the domain.
+const wordTime = 10 * time.Second
+
 // forgetTime is how long a source may take to destroy its copy. If it takes longer the journal stays for a while.
 const forgetTime = 10 * time.Second
 
@@ -76,6 +80,9 @@ func (t *Target) agree(ctx context.Context, l *transport.Link, paused bool) erro
 			return err
 		}
 		says, answers = held, append(answers, keeps)
+		var done context.CancelFunc
+		ctx, done = later(ctx, wordTime)
+		defer done()
 	}
 	t.promised = true
 	if err := says.send(l.Out); err != nil {
@@ -87,6 +94,22 @@ func (t *Target) agree(ctx context.Context, l *transport.Link, paused bool) erro
 		err = errKept
 	}
 	return err
+}
+
+// later ends with ctx, but so much later.
+func later(ctx context.Context, by time.Duration) (context.Context, context.CancelFunc) {
+	late, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-time.After(by):
+			cancel(context.Cause(ctx))
+		case <-late.Done():
+		}
+	})
+	return late, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 // part ends a hand-over that was not agreed on: what is held stays, as the source may have given it.

@@ -53,21 +53,24 @@ func Send(ctx context.Context, s *Source, l *transport.Link) (err error) {
 		return s.stays(ctx, err)
 	}
 	stop := context.AfterFunc(ctx, l.Abort) // a write may wait for ever for a target that does not read
-	defer stop()
 	// END decides nothing here: the target waits for GO.
-	if err := s.Write(ctx, l.Out, func() error { return nil }); err != nil {
+	err = s.Write(ctx, l.Out, func() error { return nil })
+	if whole := stop(); err != nil {
 		return err
+	} else if whole {
+		err = s.offer(ctx, l)
+	} else {
+		err = context.Cause(ctx)
 	}
-	if err := s.offer(ctx, l, stop); err != nil {
+	if err != nil {
 		err = s.Undo(ctx, err)
 		return s.keep(l, err)
 	}
 	return s.give(context.WithoutCancel(ctx), l)
 }
 
-// offer waits until the target is ready, and gives up the right to let the domain run here. stop ends what ctx can do to the
-// link; it is false if that came too late.
-func (s *Source) offer(ctx context.Context, l *transport.Link, stop func() bool) error {
+// offer waits until the target is ready, and gives up the right to let the domain run here.
+func (s *Source) offer(ctx context.Context, l *transport.Link) error {
 	words := []word{ready}
 	if !s.Plain {
 		words = append(words, held)
@@ -77,7 +80,7 @@ func (s *Source) offer(ctx context.Context, l *transport.Link, stop func() bool)
 		return err
 	}
 	s.held = w == held
-	if !stop() {
+	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	ctx = context.WithoutCancel(ctx)
