@@ -1,6 +1,7 @@
 package cmd_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -62,7 +63,7 @@ func (l *libxl) serve(t *testing.T, program string, stream *os.File, line string
 		}
 		l.take(m)
 		if m.Kind.WantsReply() {
-			if err := helper.Reply(repliesW, l.reply(t, m.Kind)); err != nil {
+			if err := helper.Reply(repliesW, l.reply(t, m.Kind)); err != nil && !errors.Is(err, syscall.EPIPE) { // it may have been killed
 				t.Fatal(err)
 			}
 		}
