@@ -93,6 +93,7 @@ func (c *cpu) retire(p guest.PFN) error {
 	c.k.mmu.Lock() // once it is in the pool, another vCPU may take it
 	defer c.k.mmu.Unlock()
 	r.setRole(rolePool)
+	c.k.wroteRecord(p)
 	return nil
 }
 

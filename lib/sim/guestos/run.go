@@ -74,6 +74,9 @@ func (k *Kernel) Step(n int) error {
 
 // do is one step.
 func (c *cpu) do() error {
+	if c.k.Workload.Shape == Idle {
+		return nil
+	}
 	c.set(cpuSteps, c.get(cpuSteps)+1)
 	switch c.k.Workload.Shape {
 	case Uniform:

@@ -37,12 +37,10 @@ func (l *dirtyLog) close() {
 	}
 }
 
-// mark notes that frame f was written. It may be called with or without any lock.
+// mark notes that frame f was written. It may be called with or without any lock. That the bit is set already is no
+// reason not to set it: a processor may look at it before the write is there for who gathers it.
 func (l *dirtyLog) mark(f guest.MFN) {
-	w, bit := &l.marks[f/64], uint64(1)<<(f%64)
-	if atomic.LoadUint64(w)&bit == 0 {
-		atomic.OrUint64(w, bit)
-	}
+	atomic.OrUint64(&l.marks[f/64], 1<<(f%64))
 }
 
 // gather calls share with runs of frames written since the last gathering, each exactly once, and forgets them.
