@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"xenferry/lib/migrate"
 	"xenferry/lib/record"
@@ -56,6 +58,75 @@ func TestXLHeld(t *testing.T) {
 		if all, err := migrate.List(journal); err != nil || len(all) != c.journals {
 			t.Errorf("journals: %+v, %v", all, err)
 		}
+	}
+}
+
+// TestXLKeeps: a source that is interrupted when the target holds the domain says that it keeps it, and knows that the copy is gone
+// when it ends; if the target's answer is lost, the target is asked, or who sent is told.
+func TestXLKeeps(t *testing.T) {
+	const held, keeps = "domain received and held, ready to unpause\x00", "domain stays with me, destroy your copy\x00"
+	stepping, err := steppingXLStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := newHost(t, "--memory", "64M"), newHost(t, "--memory", "64M")
+	cut := fmt.Sprintf("{ dd bs=1 count=%d status=none; kill -9 $$; }", len(xlBanner+held))
+	for name, row := range map[string]struct {
+		ends string // of the way back
+		asks bool
+		said string
+	}{
+		"answered": {"cat", false, "interrupted by SIGTERM; domain %d runs on\n"},
+		"lost":     {cut, false, "; the target may hold a copy, paused, until it recovers\n"},
+		"asked":    {cut, true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			ours, theirs := filepath.Join(dir, "ours"), filepath.Join(dir, "theirs")
+			id := a.create(t, "--name", "g", "--kind", "hvm", "--memory", "8M", "--workload", "uniform:3000")
+			s := newStage(t, func(step string, pid int) {
+				if strings.HasPrefix(step, "source: got domain received and held") {
+					_ = syscall.Kill(pid, syscall.SIGTERM)
+					time.Sleep(time.Second) // it takes note
+				}
+			})
+			words := []string{"env", "XENFERRY_STEPS=" + s.socket, "XENFERRY_ROLE=source",
+				filepath.Join(filepath.Dir(stepping), "xl-stream"), "send", "--host", a.spec, "--journal", ours}
+			if row.asks {
+				words = append(words, "--peer", fmt.Sprintf("xl-stream recover --host %s --journal %s", b.spec, theirs))
+			}
+			_, said, status := try(t, append(words, "g", fmt.Sprintf("exec:tee %s/forth | xl-stream receive --host %s --journal %s | tee %s/back | %s",
+				dir, b.spec, theirs, dir, row.ends))...)
+			if row.said = strings.ReplaceAll(row.said, "%d", fmt.Sprint(id)); status != 1 || !strings.Contains(said, row.said) {
+				t.Errorf("exit status %d\n%s\nwant %q", status, said, row.said)
+			}
+			ends := map[string]string{"forth": keeps}
+			if row.ends != cut {
+				ends["back"] = xlBanner + held + xlGo
+			} else if !row.asks { // it is told, but when, nobody hears
+				until(t, "the target is done", func() bool {
+					all, err := migrate.List(theirs)
+					return err == nil && len(all) == 0
+				})
+			}
+			for name, want := range ends {
+				if text, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !strings.HasSuffix(string(text), want) {
+					t.Errorf("%s: %v, not %q", name, err, want)
+				}
+			}
+			if names := b.all(t); len(names) > 0 {
+				t.Errorf("on the target is %v\n%s", names, said)
+			}
+			if err := a.check(t, "g"); err != nil {
+				t.Error(err)
+			}
+			for _, folder := range []string{ours, theirs} {
+				if all, err := migrate.List(folder); err != nil || len(all) > 0 {
+					t.Errorf("%s: %+v, %v", folder, all, err)
+				}
+			}
+			run(t, "xc-sim", "destroy", "--host", a.spec, "g")
+		})
 	}
 }
 

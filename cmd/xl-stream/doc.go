@@ -70,10 +70,10 @@
 // copy as soon as the link is lost, also if the source's machine is gone, and the copy was the last. And nothing tells it
 // that the source is done. So our sender offers to hold the domain, by a number behind the configuration in xl's header, where xl
 // does not look, and our receiver, if it keeps a journal, answers by a READY of its own. Then the copy stays, paused, as
-// NAME--incoming, until the source has given or kept it, whoever dies; a receiver that is told to end then waits 10 s
-// for the word on its way; every question is about that number, not about whatever hand-over of the domain was last; and
-// the source tells when it will not ask again. Without the offer, and from a receiver that does not know it, every octet
-// is xl's.
+// NAME--incoming, until the source has given or kept it, whoever dies; a source that keeps it waits up to 20 s to
+// hear that the copy is gone, else says that it may be there; a receiver that is told to end waits 10 s for the word on its way;
+// every question is about that number, not about whatever hand-over of the domain was last; and the source tells when it will not
+// ask again. Without the offer, and from a receiver that does not know it, every octet is xl's.
 //
 // Both sides keep a journal of each hand-over, a file per domain in --journal DIR ($XENFERRY_JOURNAL, else
 // /var/lib/xenferry for root, ~/.local/state/xenferry for others), on the disk before what it speaks of happens. A domain is

@@ -22,8 +22,20 @@ var errKept = errors.New("the source keeps the domain")
 // told, too, says that it keeps the domain.
 const wordTime = 10 * time.Second
 
-// forgetTime is how long a source may take to destroy its copy. If it takes longer the journal stays for a while.
-const forgetTime = 10 * time.Second
+// forgetTime and toldTime are how long a source may take to destroy its copy, or a target that it was not given. If the source takes
+// longer the target's journal stays for a while; if the target does, it may be asked over another link.
+const (
+	forgetTime = 10 * time.Second
+	toldTime   = 20 * time.Second
+)
+
+// wait is d, or a shorter patience.
+func (s *Side) wait(d time.Duration) time.Duration {
+	if s.Patience > 0 {
+		return min(d, s.Patience)
+	}
+	return d
+}
 
 // Receive receives a domain from a sender, of ours or of xl, over a link on which nothing else is written, and lets it
 // run unless paused. It holds the domain if that was offered and a journal is kept; else, as for xl, the domain goes if the
@@ -59,11 +71,7 @@ func Receive(ctx context.Context, t *Target, l *transport.Link, paused bool) err
 		return nil
 	}
 	if t.held {
-		wait := forgetTime
-		if t.Patience > 0 {
-			wait = min(wait, t.Patience)
-		}
-		if _, err := hear(context.WithoutCancel(ctx), l, wait, forget); err != nil {
+		if _, err := hear(context.WithoutCancel(ctx), l, t.wait(forgetTime), forget); err != nil {
 			t.Log.Debug().Err(err).Msg("the source may ask later")
 		} else {
 			t.end((*Journal).forget)
@@ -120,7 +128,13 @@ func (t *Target) part(ctx context.Context, l *transport.Link, err error) error {
 			t.name+suffixIncoming)
 	case errors.Is(err, errKept):
 		err = t.Undo(ctx, err)
-		t.promised = t.made // else nobody will ask
+		if t.made {
+			return err
+		}
+		t.promised = false // nobody will ask
+		if e := goOn.send(l.Out); e != nil {
+			t.Log.Debug().Err(e).Msg("the source may ask over another link")
+		}
 		return err
 	}
 	return t.giveBack(ctx, l, err)

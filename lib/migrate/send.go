@@ -64,7 +64,7 @@ func Send(ctx context.Context, s *Source, l *transport.Link) (err error) {
 	}
 	if err != nil {
 		err = s.Undo(ctx, err)
-		return s.keep(l, err)
+		return s.keep(context.WithoutCancel(ctx), l, err)
 	}
 	return s.give(context.WithoutCancel(ctx), l)
 }
@@ -98,18 +98,21 @@ func (s *Source) offer(ctx context.Context, l *transport.Link) error {
 	return nil
 }
 
-// keep tells a target that may hold the domain that it was not given, after a failure that it returns. If that cannot be told
-// any more, Orphan is what is left to say.
-func (s *Source) keep(l *transport.Link, err error) error {
+// keep tells a target that may hold the domain that it was not given, after a failure that it returns. Unless the target says that
+// its copy is gone, Orphan is what is left to say.
+func (s *Source) keep(ctx context.Context, l *transport.Link, err error) error {
 	if s.Plain || s.suspended {
 		return err
 	}
 	if s.held {
 		e := keeps.send(l.Out)
+		if e == nil { // so far it is with a link that may be lost
+			_, e = hear(ctx, l, s.wait(toldTime), goOn)
+		}
 		if e == nil {
 			return err
 		}
-		err = errors.Join(err, e)
+		err = fmt.Errorf("%w; %w", err, e)
 	}
 	if s.journal != nil {
 		s.Orphan = &s.journal.last

@@ -30,7 +30,7 @@ const (
 // says any of them to xl.
 const (
 	held   word = "domain received and held, ready to unpause\x00"   // target, in place of ready
-	keeps  word = "domain stays with me, destroy your copy\x00"      // source, in place of goOn
+	keeps  word = "domain stays with me, destroy your copy\x00"      // source, in place of goOn; the target answers goOn once it has
 	forget word = "my copy is destroyed, forget about hand-over\x00" // source, behind a good report
 	offer  word = "xenferry hold 1 "                                 // source, in the tail of xl's header: the number follows
 )
